@@ -1,0 +1,50 @@
+"""superpose: a laboratory for superposition. Pack, see, un-mix, and measure your own network.
+
+Names load on first use, so that `import superpose` and `superpose --help` stay light.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Activations": "activations",
+    "Features": "features",
+    "L1": "unmix",
+    "SAE": "unmix",
+    "SAETraining": "unmix",
+    "TopK": "unmix",
+    "ToyModel": "models",
+    "Training": "engine",
+    "capacity": "measures",
+    "dimensionality": "measures",
+    "dims_per_feature": "measures",
+    "feature_norms": "measures",
+    "harvest": "networks",
+    "interference": "measures",
+    "load": "engine",
+    "match": "unmix",
+    "measure": "networks",
+    "name": "networks",
+    "plot": "figures",
+    "polysemanticity": "measures",
+    "train": "engine",
+}
+_MODULES = ("geometry", "measures", "phases", "statistics", "theory", "unmix")
+
+__all__ = sorted([*_HOME, *_MODULES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name in _HOME:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'superpose' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
