@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -197,7 +197,7 @@ def _bernoulli_positions(cells: int, p: float, rng: np.random.Generator) -> np.n
     return position[position < cells]
 
 
-def _scalar_or_tuple(name: str, value: ArrayLike, length: int) -> float | tuple[float, ...]:
+def _scalar_or_tuple(name: str, value: Any, length: int) -> float | tuple[float, ...]:
     try:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError):

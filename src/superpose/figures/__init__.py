@@ -1,0 +1,26 @@
+"""Tables and arrays to pictures. Nothing here trains, reads files or shows windows."""
+
+from .packing import (
+    dimensionality_scatter,
+    dims_per_feature,
+    direction_plot,
+    gram_across_densities,
+    phase_map,
+)
+from .style import DARK, LIGHT, FigureFiles, Style, render
+from .unmixing import faithfulness_curves, recovery_bars
+
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "FigureFiles",
+    "Style",
+    "dimensionality_scatter",
+    "dims_per_feature",
+    "direction_plot",
+    "faithfulness_curves",
+    "gram_across_densities",
+    "phase_map",
+    "recovery_bars",
+    "render",
+]

@@ -1,0 +1,174 @@
+"""Codes, stacks, baselines, and what they carry of a model's own output."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import superpose as sp
+from superpose.unmix import (
+    L1,
+    SAE,
+    TopK,
+    faithfulness,
+    ica,
+    match,
+    neurons,
+    random_dictionary,
+)
+
+
+def random_sae(runs, d_in, d_sae, code=None):
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: torch.tensor(rng.standard_normal(shape), dtype=torch.float32)  # noqa: E731
+    W_dec = torch.nn.functional.normalize(draw(runs, d_sae, d_in), dim=-1)
+    code = code or TopK(d_sae=d_sae, k=2)
+    return SAE(draw(runs, d_in, d_sae), draw(runs, d_sae), W_dec, draw(runs, d_in), code)
+
+
+def test_topk_keeps_at_most_k_positive_latents_and_they_are_the_largest():
+    pre = torch.randn(3, 50, 9, generator=torch.Generator().manual_seed(0)) - 0.5
+    z = TopK(d_sae=9, k=4).latents(pre)
+    assert (z >= 0).all()
+    assert ((z > 0).sum(-1) == (pre > 0).sum(-1).clamp(max=4)).all()
+    threshold = pre.sort(-1, descending=True).values[..., 3:4]
+    assert torch.equal(z, torch.where(pre >= threshold, pre, 0).relu())
+
+
+def test_l1_gradient_is_that_of_the_plain_formula():
+    pre = torch.randn(6, 4, dtype=torch.float64).requires_grad_()
+    code = L1(d_sae=4, coefficient=0.3)
+    (gradient,) = torch.autograd.grad(code.penalty(code.latents(pre)), pre)
+    torch.testing.assert_close(gradient, 0.3 / 6 * (pre > 0).double())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TopK(d_sae=3, k=4),
+        lambda: TopK(d_sae=3, k=0),
+        lambda: TopK(d_sae=True, k=1),
+        lambda: L1(d_sae=0, coefficient=0.1),
+        lambda: L1(d_sae=2, coefficient=-1.0),
+        lambda: L1(d_sae=2, coefficient=float("nan")),
+    ],
+)
+def test_codes_name_their_laws(make):
+    with pytest.raises(ValueError, match=r"TopK\(|L1\("):
+        make()
+
+
+def test_indexing_is_that_of_a_tensor():
+    sae, x = random_sae(3, 4, 6), torch.ones(5, 4)
+    assert sae.encode(x).shape == (3, 5, 6)
+    assert sae[1].encode(x).shape == (5, 6)
+    assert sae[1:].decode(sae[1:].encode(x)).shape == (2, 5, 4)
+    torch.testing.assert_close(sae[1].encode(x), sae.encode(x)[1])
+    assert len(sae) == 3
+    with pytest.raises(IndexError, match="single member"):
+        sae[0][0]
+    with pytest.raises(TypeError, match="single member"):
+        len(sae[0])
+
+
+def test_arrays_come_back_as_the_same_autoencoder():
+    sae = random_sae(2, 4, 6)
+    again = SAE.from_arrays(sae.arrays(), sae.code)
+    assert all(np.array_equal(again.arrays()[name], array) for name, array in sae.arrays().items())
+    with pytest.raises(ValueError, match="no W_dec"):
+        SAE.from_arrays({k: v for k, v in sae.arrays().items() if k != "W_dec"}, sae.code)
+    with pytest.raises(ValueError, match="b_enc is"):
+        SAE.from_arrays(sae.arrays() | {"b_enc": np.zeros((2, 5))}, sae.code)
+    with pytest.raises(ValueError, match="the code 7"):
+        SAE.from_arrays(sae.arrays(), TopK(d_sae=7, k=1))
+
+
+def test_the_package_is_a_verb_and_a_namespace():
+    assert callable(sp.unmix)
+    assert sp.unmix.TopK is sp.TopK is TopK
+
+
+def test_neurons_reconstruct_exactly():
+    x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(neurons(4).decode(neurons(4).encode(x))[0], x)
+
+
+def mixed(samples=20_000, seed=0):
+    rng = np.random.default_rng(seed)
+    axes, _ = np.linalg.qr(rng.standard_normal((5, 5)))
+    W = torch.tensor(np.concatenate([axes, -axes]), dtype=torch.float32)
+    return sp.Features(n=10, p=0.05).sample(samples, seed=seed) @ W, W
+
+
+def test_ica_finds_the_lines_of_antipodal_pairs_and_reconstructs():
+    h, W = mixed()
+    found = ica(h)
+    assert found.advice == ()
+    assert match(found, W).recall.item() == 1.0
+    torch.testing.assert_close(found.decode(found.encode(h))[0], h, atol=1e-4, rtol=1e-4)
+
+
+def test_ica_keeps_to_the_rank_of_the_data():
+    h, _ = mixed(2_000)
+    flat = torch.cat([h, h[:, :2]], 1)
+    assert ica(flat).directions.shape == (1, 10, 7)
+    with pytest.raises(ValueError, match="all samples are equal"):
+        ica(torch.ones(9, 2))
+
+
+def test_ica_that_does_not_converge_is_told_not_raised():
+    x = torch.tensor(np.random.default_rng(3).standard_normal((30, 8)), dtype=torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = [ica(x, seed=seed) for seed in range(3)]
+    assert any("did not converge" in line for each in found for line in each.advice)
+
+
+def test_pursuit_explains_more_with_each_round_and_never_counts_twice():
+    x = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    chance = random_dictionary(5, 40, seed=2)
+    z = chance.encode(x)
+    assert (z >= 0).all()
+    left = (x - chance.decode(z)).norm(dim=-1) / x.norm(dim=-1)
+    assert left.max() < 0.7
+    assert left.mean() < 0.25
+
+
+def toy(p=0.05, batch=4_000):
+    _, W = mixed(8)
+    return sp.ToyModel(n=10, m=5), W, torch.zeros(10), sp.Features(n=10, p=p).sample(batch, seed=9)
+
+
+def test_all_units_of_an_exact_dictionary_are_the_model():
+    model, W, b, x = toy()
+    score = faithfulness(model, W, b, x, neurons(5), budgets=(1, 5))
+    np.testing.assert_allclose(score.full, 1.0, atol=1e-6)
+    np.testing.assert_allclose(score.explained[:, 1], 1.0, atol=1e-6)
+
+
+def test_the_true_directions_need_the_fewest_units():
+    model, W, b, x = toy()
+    truth = SAE(W.T.contiguous(), torch.zeros(10), W, torch.zeros(5), L1(d_sae=10, coefficient=0.0))
+    true, plain, chance = (
+        faithfulness(model, W, b, x, each, budgets=(1, 2, 3)).explained[0]
+        for each in (truth, neurons(5), random_dictionary(5, 10))
+    )
+    assert (np.diff(true) >= 0).all()
+    assert (true > plain).all()
+    assert true[0] > chance[0]
+
+
+def test_faithfulness_keeps_runs_and_refuses_what_does_not_fit():
+    model, W, b, x = toy(batch=64)
+    score = faithfulness(model, W, b, x, random_sae(3, 5, 8), budgets=[1, 2])
+    assert score.explained.shape == (3, 2)
+    assert score.table().num_rows == 6
+    assert score.interval(2).estimate == pytest.approx(score.explained[:, 1].mean())
+    np.testing.assert_allclose(score.explained[:, 1], score.full)
+    with pytest.raises(ValueError, match="at least 1 unit"):
+        faithfulness(model, W, b, x, neurons(5), budgets=(0,))
+    with pytest.raises(ValueError, match="hidden layer 5"):
+        faithfulness(model, W, b, x, neurons(4))
+    with pytest.raises(ValueError, match="budgets measured"):
+        score.interval(9)
