@@ -31,9 +31,7 @@ def test_bootstrap_of_the_mean_covers_nearly_at_its_level():
 
 
 def test_exact_binomial_interval_covers_at_least_at_its_level():
-    share = _coverage(
-        lambda k: proportion_interval(k, 20), 0.3, lambda rng: rng.binomial(20, 0.3)
-    )
+    share = _coverage(lambda k: proportion_interval(k, 20), 0.3, lambda rng: rng.binomial(20, 0.3))
     assert share >= 0.94
 
 

@@ -207,6 +207,40 @@ class Run:
         return records.save(folder, kind="run", about=about, arrays=arrays)
 
 
+def stack(runs: Sequence[Run]) -> Run:
+    """Join runs over worlds, trained alike, into one over all their worlds.
+
+    Raises ValueError for runs that differ in anything but their worlds.
+    """
+    first = runs[0]
+    for run in runs:
+        if run.W.ndim < 4:
+            raise ValueError(
+                "stack: train each run on a list of worlds, which has an axis for them"
+            )
+        if (run.model, run.training, run.seed, run.kernel) != (
+            first.model,
+            first.training,
+            first.seed,
+            first.kernel,
+        ):
+            raise ValueError("stack: the runs differ in model, training, seed or kernel")
+    return replace(
+        first,
+        worlds=tuple(world for run in runs for world in run.worlds),
+        index=np.concatenate([run.index for run in runs]),
+        snapshots=Snapshots(
+            first.snapshots.steps,
+            torch.cat([run.snapshots.W for run in runs], 1),
+            torch.cat([run.snapshots.b for run in runs], 1),
+        ),
+        **{
+            name: torch.cat([getattr(run, name) for run in runs])
+            for name in ("W", "b", "loss", "loss_se")
+        },
+    )
+
+
 def load(folder: str | Path) -> Run:
     """Read a run written by `Run.save`; raises records.RecordError where a byte has changed."""
     record = records.load(folder, kind="run")

@@ -13,12 +13,14 @@ Random numbers are counter-based: each is a hash of (key, step, what for, counte
 stream depends on its key alone, never on its neighbours or on the thread that trains it.
 """
 
+import hashlib
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from superpose.features import Features, Law
@@ -38,6 +40,8 @@ COUNT, FIRST, CELL, MEMBER = 0, 1, 2, 3
 
 # Sums may be reordered (that is what lets them vectorise); NaN and infinity keep their meaning,
 # so that a diverged model is seen.
+# Functions with inline="always" see `n`, `m` and the flags of the kernel as constants; the others
+# need not, and compile once.
 _FASTMATH = {"reassoc", "contract", "nsz"}
 
 
@@ -106,7 +110,7 @@ def _float31(typingctx, u):
     return types.float32(types.uint32), generate
 
 
-@njit(inline="always")
+@njit
 def _mix(z):
     """The finaliser of splitmix64: one 64-bit key into another that looks unrelated."""
     z = np.uint64(z)
@@ -115,12 +119,12 @@ def _mix(z):
     return z ^ (z >> np.uint64(31))
 
 
-@njit(inline="always")
+@njit
 def _step_key(key, step, purpose):
     return _mix(np.uint64(key) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(4 * step + purpose + 1))
 
 
-@njit(inline="always")
+@njit
 def _lane_key(key, lane):
     """The key of one feature or set within a step and purpose."""
     return _mix(key + np.uint64(0x9E3779B97F4A7C15) * np.uint64(lane + 1))
@@ -132,7 +136,7 @@ def _unit(u, scale):
     return (_float31(u) + np.float32(0.5)) * scale
 
 
-@njit(inline="always")
+@njit
 def _count_nonempty(batch, nonempty, key):
     count = 0
     for t in range(batch):
@@ -261,7 +265,7 @@ def _output_slope(work, at, outputs, output_relu):
 
 @njit(inline="always")
 def _weight_slope(work, at, outputs, units, m):
-    """Slope of W[i, k] += Σ_t g[i] h[k] + x[i] dh[k]: two hidden units share the loads of a feature."""
+    """Slope of W[i, k] += Σ_t g[i] h[k] + x[i] dh[k]; two units share a feature's loads."""
     for i in range(outputs):
         for k in range(0, units - units % 2, 2):
             s = ZERO
@@ -324,28 +328,34 @@ def training_kernel(model: ToyModel, law: Law):
     def train(W, b, moments, importance, law, key, rates, batch, decay, first):
         work = np.zeros(at.size, np.float32)
         keys = np.empty(4, np.uint64)
-        work[at.W : at.b] = W.ravel()
-        work[at.b : at.W_slope] = b
-        work[at.importance : at.size] = importance
+        # Element by element: numba compiles slices and reshapes for seconds.
+        for i in range(n):
+            for k in range(m):
+                work[at.W + i * m + k] = W[i, k]
+            work[at.b + i] = b[i]
+            work[at.importance + i] = importance[i]
         for index in range(rates.size):
             step = first + index
             for purpose in range(4):
                 keys[purpose] = _step_key(key, step, purpose)
             filled = _count_nonempty(batch, law.nonempty, keys[COUNT])
-            work[at.W_slope : at.importance] = ZERO
+            for j in range(at.W_slope, at.importance):
+                work[j] = ZERO
             for start in range(0, filled, TILE):
                 _draw(work, n, sizes, (start, filled - start), law, keys)
                 _add_gradient(work, at, (n, m), W.shape, relu)
             empty = batch - (filled + TILE - 1) // TILE * TILE
             _add_empty(work, n, at, empty, relu[1])
             _adamw(work, moments, (n, m, at), np.float32(1.0 / batch), (rates[index], decay), step)
-        W[:] = work[at.W : at.b].reshape(n, m)
-        b[:] = work[at.b : at.W_slope]
+        for i in range(n):
+            for k in range(m):
+                W[i, k] = work[at.W + i * m + k]
+            b[i] = work[at.b + i]
 
     return train
 
 
-@njit(inline="always")
+@njit(fastmath=_FASTMATH)
 def _add_empty(work, n, at, empty, output_relu):
     """An empty sample has h = 0 and x̂ = g(b): only the bias feels it."""
     for i in range(n):
@@ -354,7 +364,7 @@ def _add_empty(work, n, at, empty, output_relu):
             work[at.b_slope + i] += np.float32(2.0 * empty) * work[at.importance + i] * b
 
 
-@njit(inline="always")
+@njit(fastmath=_FASTMATH)
 def _adamw(work, moments, shape, mean, pace, step):
     """One step of torch.optim.AdamW (decay is decoupled, and applies to b as well)."""
     n, m, at = shape
@@ -373,6 +383,16 @@ def _adamw(work, moments, shape, mean, pace, step):
             moments[1, i, k] = second
             change = size * first / (np.sqrt(second) * root + np.float32(EPSILON))
             work[at_value] = work[at_value] * fade - change
+
+
+def processor() -> str:
+    """The processor that numba compiles for, with a digest of its features.
+
+    Results are bit-equal for one `VERSION` on one processor as named here.
+    """
+    codegen = cpu_target.target_context.codegen()
+    name, features = codegen.magic_tuple()[1:]
+    return f"{name} {hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
 def stream_key(seed: int, run: int) -> int:
@@ -400,7 +420,9 @@ def _batch_drawer(n, law):
         for start in range(0, filled, TILE):
             count = min(TILE, filled - start)
             _draw(tile, n, sizes, (start, count), law, keys)
-            out[start : start + count] = tile.reshape(n, TILE)[:, :count].T
+            for t in range(count):
+                for i in range(n):
+                    out[start + t, i] = tile[i * TILE + t]
         return out
 
     return draw

@@ -44,6 +44,7 @@ __all__ = [
     "RecordError",
     "is_complete",
     "load",
+    "remove",
     "save",
     "seal",
     "verify",
@@ -182,6 +183,21 @@ def is_complete(folder: PathLike, about: Mapping[str, Any] | None = None) -> boo
         return all(True for _ in verified_files(Path(folder), manifest))
     except RecordError:
         return False
+
+
+def remove(folder: PathLike) -> None:
+    """Remove a record: the files its manifest lists, then the folder if nothing else is in it.
+
+    Raises RecordError where no record is.
+    """
+    folder = Path(folder)
+    names = [*read_manifest(folder)["files"]]
+    with os_errors(folder, "remove"):
+        (folder / MANIFEST).unlink()
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def write_table(path: PathLike, table: pa.Table) -> Path:

@@ -1,0 +1,265 @@
+"""What a sweep over density shows, in words, figures and tables."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from superpose import figures
+from superpose.figures import FigureFiles
+from superpose.records import Record
+from superpose.report import Block, Grid, Picture, Section, Text
+from superpose.statistics import Interval
+
+Told = tuple[Section, list[str], dict[str, FigureFiles]]
+"""A section, the sentences it adds to the summary, and its figures."""
+
+
+def tell(packing: Record, models: Record) -> Told:
+    """The sweep of unequal importance: when superposition begins, and what happens then."""
+    about, tables = packing.about, packing.tables
+    n, m = about["model"]["n"], about["model"]["m"]
+    onset = _interval(about["onset"])
+    drawn = {
+        "gram": figures.render(figures.gram_across_densities, *_best_models(models)),
+        "phases": figures.render(figures.phase_map, tables["states"], boundaries=[onset]),
+        "dims": figures.render(figures.dims_per_feature, tables["models"]),
+        "dimensionality": figures.render(figures.dimensionality_scatter, tables["features"]),
+    }
+    begins = onset_sentence(onset, about["runs"])
+    end = _ends(tables["summary"], n, m)
+    blocks: list[Block] = [
+        Text(
+            f"A world has {n} features of falling importance, each active with probability "
+            f"p = 1 − S; a model squeezes them through {m} hidden dimensions. "
+            f"{about['runs']} models, from different seeds, were trained at each of "
+            f"{len(set(tables['states']['p'].to_pylist()))} densities. Losses are exact "
+            "expected losses, not samples."
+        ),
+        Text(begins),
+        Picture(
+            "phases",
+            "State of each feature (top: most important) from dense to sparse worlds; paler where "
+            "the seeds disagree. The line and band: onset of superposition and its 95 % interval.",
+            f"Map of feature states against sparsity. {begins}",
+        ),
+        *[Text(f"Note: {note}.") for note in about["notes"]],
+        _ranges(tables["ranges"]),
+        Picture(
+            "gram",
+            "The best model at seven densities: the Gram matrix W Wᵀ, above the norm of each "
+            "feature (coloured by its interference) and its bias. Off-diagonal squares are "
+            "interference: the price of packing.",
+            "Gram matrices, norms and biases at seven densities.",
+        ),
+        Text(end),
+        Picture(
+            "dims",
+            "Dimensions per feature, D* = m/‖W‖², against sparsity 1/(1 − S). Dots are models, "
+            "the band the 95 % interval of their mean.",
+            end,
+        ),
+        Picture(
+            "dimensionality",
+            "The share of a dimension that each represented feature has, with the values of "
+            "regular shapes: 1 dedicated, 3/4 tetrahedron, 2/3 triangle, 1/2 digon, 2/5 pentagon, "
+            "3/8 square antiprism.",
+            "Scatter of feature dimensionality against sparsity.",
+        ),
+        _changes(tables["changes"]),
+        _shapes(tables["shapes"], "Shapes found, by density"),
+        _measures(tables["summary"]),
+    ]
+    return Section("Pack and see: when does superposition begin?", blocks), [begins, end], drawn
+
+
+def onset_sentence(onset: Interval, runs: int) -> str:
+    """Where superposition begins, or that it does not in this range."""
+    if np.isfinite(onset.estimate):
+        return (
+            f"Superposition begins at a sparsity of 1/(1 − S) = {onset.estimate:.2f} "
+            f"(95 % interval {onset.low:.2f} to {onset.high:.2f} over {runs} seeds), "
+            f"that is, when a feature is active about {100 / onset.estimate:.0f} % of the time."
+        )
+    if np.isinf(onset.high):
+        return "In most runs no superposition appears in the range of densities swept."
+    return "In most runs superposition is there already in the densest world of this sweep."
+
+
+def _ends(summary: pa.Table, n: int, m: int) -> str:
+    first, last = _at(summary, "represented")[0], _at(summary, "represented")[-1]
+    more = "More" if last["estimate"] > m else "No more"
+    return (
+        f"In the densest world the models represent {first['estimate']:.1f} of {n} features, "
+        f"in the sparsest {last['estimate']:.1f} {_bounds(last)}. {more} features than the "
+        f"{m} dimensions they share."
+    )
+
+
+def _at(summary: pa.Table, measure: str) -> list[dict[str, Any]]:
+    rows = [row for row in summary.to_pylist() if row["measure"] == measure]
+    return sorted(rows, key=lambda row: -row["p"])
+
+
+def _bounds(row: dict[str, Any]) -> str:
+    return f"[{row['low']:.1f}, {row['high']:.1f}]"
+
+
+def _interval(about: dict[str, Any]) -> Interval:
+    """An interval from JSON, where a bound that is not finite is null."""
+    estimate = np.nan if about["estimate"] is None else about["estimate"]
+    low = 1.0 if about["low"] is None else about["low"]
+    high = np.inf if about["high"] is None else about["high"]
+    return Interval(estimate, low, high, about["level"])
+
+
+def _best_models(models: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """W, b and p of the model of lowest loss at each density."""
+    best = np.nanargmin(models.arrays["loss"], axis=1)
+    at = np.arange(len(best))
+    p = np.array([np.mean(world["p"]) for world in models.about["worlds"]])
+    return models.arrays["W"][at, best], models.arrays["b"][at, best], p
+
+
+def _ranges(ranges: pa.Table) -> Grid:
+    rows = [
+        (
+            f"{row['sparsity_from']:.2f} – {row['sparsity_to']:.2f}",
+            row["dedicated"],
+            row["superposed"],
+            row["ignored"],
+            f"{100 * row['agreement']:.0f} %",
+            row["variants"],
+        )
+        for row in ranges.to_pylist()
+    ]
+    return Grid(
+        ("1/(1 − S)", "dedicated", "in superposition", "ignored", "models agreeing", "variants"),
+        rows,
+        "Phases: the most frequent counts of features in each state. Where fewer than all models "
+        "agree, different packings coexist.",
+    )
+
+
+def _changes(changes: pa.Table) -> Grid:
+    rows = []
+    for row in changes.to_pylist():
+        high = "beyond" if not np.isfinite(row["high"]) else f"{row['high']:.2f}"
+        estimate = "beyond" if not np.isfinite(row["estimate"]) else f"{row['estimate']:.2f}"
+        rows.append(
+            (
+                row["feature"] + 1,
+                row["change"],
+                estimate,
+                f"{row['low']:.2f} – {high}",
+                f"{row['shown']} of {row['runs']}",
+            )
+        )
+    return Grid(
+        ("feature", "change", "at 1/(1 − S)", "95 % interval", "seeds"),
+        rows,
+        "Further changes, in the order in which they happen (feature 1 is the most important).",
+    )
+
+
+def _shapes(shapes: pa.Table, caption: str) -> Grid:
+    """The most frequent shapes of whole models at each density."""
+    by_density: dict[float, dict[int, str]] = {}
+    for row in shapes.to_pylist():
+        by_density.setdefault(row["p"], {})[row["run"]] = row["model"]
+    rows = []
+    for p in sorted(by_density, reverse=True):
+        counts = Counter(by_density[p].values())
+        shown = [f"{name} ({count})" for name, count in counts.most_common(3)]
+        rest = len(counts) - len(shown)
+        rows.append((f"{1 / p:.2f}", "; ".join(shown) + (f"; {rest} more" if rest > 0 else "")))
+    return Grid(("1/(1 − S)", "shapes (number of models)"), rows, caption)
+
+
+def _measures(summary: pa.Table) -> Grid:
+    names = ("loss", "capacity", "dims_per_feature", "represented", "polysemanticity")
+    by_name = {name: _at(summary, name) for name in names}
+    rows = [
+        (
+            f"{1 / rows[0]['p']:.2f}",
+            *(f"{row['estimate']:.3g} [{row['low']:.3g}, {row['high']:.3g}]" for row in rows),
+        )
+        for rows in zip(*by_name.values(), strict=True)
+    ]
+    return Grid(
+        ("1/(1 − S)", "loss", "capacity", "D*", "represented", "features per hidden unit"),
+        rows,
+        "Measures at each density: mean over seeds and 95 % interval. Hidden units of this model "
+        "have no privileged basis, so features per unit depend on an arbitrary rotation.",
+    )
+
+
+def tell_shapes(packing: Record) -> Told:
+    """The sweep of equal importance: which shapes the features settle into."""
+    lines = packing.tables["lines"]
+    sentences = [_line_sentence(row) for row in lines.to_pylist()]
+    n, m = packing.about["model"]["n"], packing.about["model"]["m"]
+    drawn = {
+        "uniform-dimensionality": figures.render(
+            figures.dimensionality_scatter, packing.tables["features"]
+        )
+    }
+    D = {row["p"]: row for row in _at(packing.tables["summary"], "dims_per_feature")}
+    rows = [
+        (
+            f"{1 / row['p']:.2f}",
+            f"{D[row['p']]['estimate']:.3f} [{D[row['p']]['low']:.3f}, {D[row['p']]['high']:.3f}]",
+            *(f"{100 * row[name]:.0f} %" for name in (*_LINES, "below 0.38")),
+        )
+        for row in lines.to_pylist()
+    ]
+    blocks: list[Block] = [
+        Text(
+            f"With {n} equally important features in {m} dimensions no feature is worth more "
+            "than another, and what decides is geometry alone: features settle into orthogonal "
+            "groups, each a regular shape whose members have the same share of a dimension."
+        ),
+        *[Text(sentence) for sentence in sentences],
+        Picture(
+            "uniform-dimensionality",
+            "Share of a dimension of every represented feature, with the values of regular shapes.",
+            " ".join(sentences),
+        ),
+        Grid(
+            ("1/(1 − S)", "D*", *_LINES, "below 0.38"),
+            rows,
+            "D* with its 95 % interval over seeds, and the share of represented features within "
+            "0.02 of each value.",
+        ),
+        _shapes(packing.tables["shapes"], "Shapes found, by density"),
+    ]
+    return Section("Shapes: what do equal features settle into?", blocks), sentences[:1], drawn
+
+
+_LINES = ("1", "3/4", "2/3", "1/2", "2/5", "3/8")
+_NAMES = {
+    "1": "dedicated",
+    "3/4": "tetrahedra",
+    "2/3": "triangles",
+    "1/2": "digons",
+    "2/5": "pentagons",
+    "3/8": "square antiprisms",
+}
+COEXIST = 0.1
+
+
+def _line_sentence(row: dict[str, Any]) -> str:
+    at = f"At 1/(1 − S) = {1 / row['p']:.2f}"
+    shares = sorted(((row[name], name) for name in _LINES), reverse=True)
+    common = [(share, name) for share, name in shares if share >= COEXIST]
+    if not common:
+        low = row["below 0.38"]
+        return (
+            f"{at} no regular shape holds a tenth of the {row['represented']} represented "
+            f"features; {100 * low:.0f} % of them have less than 0.38 of a dimension."
+        )
+    parts = [f"{100 * share:.0f} % at {name} ({_NAMES[name]})" for share, name in common]
+    if len(common) == 1:
+        return f"{at} the represented features settle on one value: {parts[0]}."
+    return f"{at} shapes coexist: {', '.join(parts)}."

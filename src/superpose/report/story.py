@@ -1,0 +1,51 @@
+"""The page of the main job, made from the records it left; it can be made again at any time."""
+
+import json
+from pathlib import Path
+
+from superpose import records
+from superpose.report import Report, Section, Text, network, packing, render, unmixing
+
+METHOD = (
+    "Losses are exact expected losses over the world's law. Intervals are 95 %: Student's t or a "
+    "bootstrap over seeds, never over samples of one model; a change point is found in each seed "
+    "on its own, and its interval includes the step of the grid of densities.",
+    "A feature counts as represented when its norm is above 1/2, and as in superposition when its "
+    "interference, the sum of squared cosines with the other features, is above 0.1.",
+    "Dictionaries are trained on hidden activations only and never see the features. Scores use "
+    "fresh samples.",
+)
+
+
+def write(folder: Path) -> list[str]:
+    """Write report.html, the figures and findings.json into a folder of the main job; seal it.
+
+    Returns the findings, one sentence each. Raises records.RecordError where a record is missing
+    or damaged.
+    """
+    told = [
+        packing.tell(records.load(folder / "packing"), records.load(folder / "models")),
+        packing.tell_shapes(records.load(folder / "shapes")),
+        unmixing.tell(records.load(folder / "unmixing")),
+        network.tell(records.load(folder / "network")),
+    ]
+    findings = [sentence for _, sentences, _ in told for sentence in sentences]
+    drawn = {name: figure for _, _, figures in told for name, figure in figures.items()}
+    provenance = json.loads((folder / "provenance.json").read_text("utf-8"))
+    configuration = (folder / "config.toml").read_text("utf-8")
+    report = Report(
+        title="Superposition, from packing to naming",
+        subtitle="What happens when more features than dimensions have to fit, and how to undo it",
+        summary=findings,
+        sections=[
+            *(section for section, _, _ in told),
+            Section("How this was measured", [Text(text) for text in METHOD]),
+        ],
+        manifest=provenance | {"configuration": configuration},
+    )
+    for name, figure in drawn.items():
+        figure.write(folder / "figures", name)
+    records.write_text(folder / "report.html", render(report, drawn))
+    records.write_json(folder / "findings.json", {"findings": findings})
+    records.seal(folder, kind="main job", about=provenance)
+    return findings
