@@ -39,7 +39,7 @@ from superpose.kernels import cpu
 MODELS, BATCH, IMPORTANCE = 10, 1024, 0.7
 DENSITIES = (1.0, 0.3, 0.1, 0.03, 0.01)
 # Steps a round of the fused and of the PyTorch side: half a second or more each.
-STEPS = {(2, 1): (20_000, 400), (5, 2): (10_000, 300), (20, 5): (2_000, 100), (80, 20): (500, 40)}
+STEPS = {(2, 1): (20_000, 400), (5, 2): (10_000, 300), (20, 5): (5_000, 100), (80, 20): (500, 40)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

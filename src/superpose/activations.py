@@ -49,26 +49,18 @@ class Activations:
         return len(self.x)
 
     @classmethod
-    def from_file(cls, path: str | Path, labels: Names | None = None) -> "Activations":
+    def from_file(cls, path: str | Path, labels: Names | str | Path | None = None) -> "Activations":
         """Read a `.npy`, `.npz` or `.safetensors` file; pickled objects are refused.
 
         Of several arrays the one named "activations" is taken, else the only one with two
-        axes. Raises FileNotFoundError or ValueError, naming the path and the remedy.
+        axes. `labels` may be a file of the same kinds, with one array of one axis or one named
+        "labels". Raises FileNotFoundError or ValueError, naming the path and the remedy.
         """
-        path = Path(path)
-        if path.suffix not in _SUFFIXES:
-            raise ValueError(f"{path}: activations are read from {', '.join(_SUFFIXES)} files")
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; check the path, or save one first")
+        if isinstance(labels, str | Path):
+            labels = np.asarray(_choose(_read(Path(labels)), "labels", 1, Path(labels)))
+        table = _choose(_read(Path(path)), "activations", 2, Path(path))
         try:
-            arrays = _read(path)
-        except (OSError, ValueError, TypeError, EOFError, BadZipFile, SafetensorError) as error:
-            raise ValueError(
-                f"{path}: not a readable {path.suffix} file of plain numbers ({error}); save it "
-                "again with numpy.save, numpy.savez or safetensors"
-            ) from None
-        try:
-            return cls(_choose(arrays), labels=labels)
+            return cls(table, labels=labels)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
@@ -132,23 +124,38 @@ def _one_each(name: str, values: Names | None, samples: int) -> NDArray | None:
     return array
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    with path.open("rb") as file:
-        content = np.load(file, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return {"activations": torch.from_numpy(content)}
-        return {name: torch.from_numpy(content[name]) for name in content.files}
-
-
-def _choose(arrays: dict[str, Tensor]) -> Tensor:
-    if "activations" in arrays:
-        return arrays["activations"]
-    tables = [name for name, array in arrays.items() if array.ndim == 2]
-    if len(tables) != 1:
-        held = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+def _read(path: Path) -> dict[str, Tensor | NDArray]:
+    if path.suffix not in _SUFFIXES:
+        raise ValueError(f"{path}: arrays are read from {', '.join(_SUFFIXES)} files")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; check the path, or save one first")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return {"array": content}
+            return {name: content[name] for name in content.files}
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile, SafetensorError) as error:
         raise ValueError(
-            f'holds {held or "no arrays"}; name one "activations" or keep only one with two axes'
+            f"{path}: not a readable {path.suffix} file of plain numbers ({error}); save it "
+            "again with numpy.save, numpy.savez or safetensors"
+        ) from None
+
+
+def _choose(
+    arrays: dict[str, Tensor | NDArray], name: str, axes: int, path: Path
+) -> Tensor | NDArray:
+    """The array of that name, else the only one there is, else the only one with so many axes."""
+    if name in arrays:
+        return arrays[name]
+    fitting = [each for each in arrays if arrays[each].ndim == axes]
+    chosen = list(arrays) if len(arrays) == 1 else fitting
+    if len(chosen) != 1:
+        held = ", ".join(f"{each} {list(array.shape)}" for each, array in arrays.items())
+        raise ValueError(
+            f'{path}: holds {held or "no arrays"}; name one "{name}" or keep only one with '
+            f"{axes} axes"
         )
-    return arrays[tables[0]]
+    return arrays[chosen[0]]

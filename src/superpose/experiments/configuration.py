@@ -100,7 +100,7 @@ class NetworkSection(_Section):
     """A network trained on handwritten digits, and the autoencoders on its hidden layer."""
 
     hidden: Count = 32
-    samples: Count = 200_000
+    samples: Count = 100_000
     seeds: Count = 3
 
 

@@ -64,7 +64,7 @@ def run(
             "own": own.digest if own else None,
         },
         lambda to, made: network.look(
-            configuration.network, own, to, made, _named(progress, "network")
+            configuration.network, own, seed, to, made, _named(progress, "network")
         ),
     )
     return out

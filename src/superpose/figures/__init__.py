@@ -1,14 +1,15 @@
 """Tables and arrays to pictures. Nothing here trains, reads files or shows windows."""
 
-from .packing import (
+from superpose.figures.packing import (
     dimensionality_scatter,
     dims_per_feature,
     direction_plot,
     gram_across_densities,
     phase_map,
 )
-from .style import DARK, LIGHT, FigureFiles, Style, render
-from .unmixing import faithfulness_curves, recovery_bars
+from superpose.figures.plot import plot
+from superpose.figures.style import DARK, LIGHT, FigureFiles, Style, render, thumbnail
+from superpose.figures.unmixing import faithfulness_curves, recovery_bars
 
 __all__ = [
     "DARK",
@@ -21,6 +22,8 @@ __all__ = [
     "faithfulness_curves",
     "gram_across_densities",
     "phase_map",
+    "plot",
     "recovery_bars",
     "render",
+    "thumbnail",
 ]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from .style import Style
+from superpose.figures.style import Style
 
 CROWD = 600  # more points than this are drawn as pixels: a file's size should not follow its data
 
@@ -38,7 +38,7 @@ def density_axis(axes: Axes, p: ArrayLike) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 3.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("1 / p,   p: probability that a feature is active")
+    axes.set_xlabel("sparsity  1/(1 − S) = 1/p")
 
 
 def points(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, size: float = 9.0) -> None:

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ..measures import interference
-from ..statistics import Interval, mean_interval
-from .axes import column, density_axis, line_with_band, points, reference
-from .style import Style
+from superpose.figures.axes import column, density_axis, line_with_band, points, reference
+from superpose.figures.style import Style
+from superpose.measures import interference
+from superpose.statistics import Interval, mean_interval
 
 SINGLE, DOUBLE = 4.3, 6.6  # widths in inches: a phone's, a page's
 

@@ -1,7 +1,8 @@
 """How figures look: one drawing, for light and for dark pages, the same bytes each time."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from cycler import cycler
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from PIL import Image
 
-from ..records import write_bytes
+from superpose.records import write_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +146,32 @@ def render(draw: Draw, *data: Any, **options: Any) -> FigureFiles:
     return FigureFiles(light, dark, png)
 
 
-def _files(
-    draw: Draw, style: Style, formats: Sequence[str], data: Sequence[Any], options: dict[str, Any]
-) -> list[bytes]:
+def drawn(draw: Draw, style: Style, *data: Any, **options: Any) -> Figure:
+    """The figure of one style, as an object of matplotlib's; notebooks show it."""
+    with _settings(style):
+        figure = Figure()
+        FigureCanvasAgg(figure)
+        draw(figure, style, *data, **options)
+        _settle(figure)
+        return figure
+
+
+@contextmanager
+def _settings(style: Style) -> Iterator[None]:
     with mpl.rc_context():
         # What is not a setting of the figure (the backend) stays as it is: to touch it would
         # load a window system.
         keep = {"backend", "backend_fallback", "interactive", "toolbar", "timezone"}
         defaults = {k: v for k, v in mpl.rcParamsDefault.items() if k not in keep}
         mpl.rcParams.update({**defaults, **style.parameters()})  # pyright: ignore
-        figure = Figure()
-        FigureCanvasAgg(figure)
-        draw(figure, style, *data, **options)
-        _settle(figure)
+        yield
+
+
+def _files(
+    draw: Draw, style: Style, formats: Sequence[str], data: Sequence[Any], options: dict[str, Any]
+) -> list[bytes]:
+    figure = drawn(draw, style, *data, **options)
+    with _settings(style):
         return [_saved(figure, each) for each in formats]
 
 
@@ -179,3 +194,11 @@ def _saved(figure: Figure, kind: str) -> bytes:
 
 def _gradient(name: str, *colours: str) -> LinearSegmentedColormap:
     return LinearSegmentedColormap.from_list(name, colours)
+
+
+def thumbnail(image: np.ndarray) -> bytes:
+    """A small grey image `[height, width]` with values in [0, 1] as PNG, dark strokes on white."""
+    pixels = np.rint(255 * (1 - np.clip(image, 0, 1))).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png")
+    return buffer.getvalue()

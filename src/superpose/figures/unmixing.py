@@ -3,11 +3,11 @@
 import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .axes import column, distinct, line_with_band
-from .packing import DOUBLE
-from .style import Style
+from superpose.figures.axes import column, distinct, line_with_band
+from superpose.figures.packing import DOUBLE
+from superpose.figures.style import Style
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -77,10 +77,8 @@ def faithfulness_curves(figure: Figure, style: Style, curves: pa.Table) -> None:
                 label=name,
             )
         axes.set_title(panel)
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("budget k, units kept for an input")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("units kept, k")
         axes.grid(axis="y")
     grid[0].set_ylim(min(0.0, float(np.nanmin(bounds[1]))), 1.02)
     grid[0].set_ylabel("share of the output explained")

@@ -2,6 +2,18 @@
 
 from superpose.networks.harvest import harvest
 from superpose.networks.measure import Measurement, measure
-from superpose.networks.naming import Name, Names, name
+from superpose.networks.naming import Detection, Name, Names, name
+from superpose.networks.neurons import Neuron, Neurons, untangle
 
-__all__ = ["Measurement", "Name", "Names", "harvest", "measure", "name"]
+__all__ = [
+    "Detection",
+    "Measurement",
+    "Name",
+    "Names",
+    "Neuron",
+    "Neurons",
+    "harvest",
+    "measure",
+    "name",
+    "untangle",
+]

@@ -64,7 +64,7 @@ class Measurement:
         return mean_interval(self.features[source])
 
     def psi(self, source: Source = "data") -> Interval:
-        r"""$\\psi = F / d$, effective features for each unit that varies."""
+        r"""$\psi = F / d$, effective features for each unit that varies."""
         return mean_interval(self.features[source] / self.d)
 
     def ratio(self, source: Source) -> Interval:
@@ -186,7 +186,8 @@ def ratio_interval(
         return Interval(float(np.exp(centre)), 0.0, np.inf, level)
     parts = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
     if parts.sum() == 0:
-        return Interval(*[float(np.exp(centre))] * 3, level)
+        same = float(np.exp(centre))
+        return Interval(same, same, same, level)
     freedom = parts.sum() ** 2 / (parts**2 / [len(a) - 1, len(b) - 1]).sum()
     half = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(parts.sum())
     low, estimate, high = np.exp([centre - half, centre, centre + half]).tolist()

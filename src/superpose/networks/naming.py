@@ -5,14 +5,14 @@ discovery half, with false discoveries controlled over all units and labels, and
 scored on the held-out half, which had no part in choosing it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy import stats
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from superpose.activations import Activations
 from superpose.statistics import Interval, false_discovery_q, proportion_interval
@@ -23,16 +23,26 @@ _LARGEST_SET = 3
 _UNMEASURED = Interval(np.nan, np.nan, np.nan)
 
 
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """How well a latent detects its labels on held-out samples; NaN for a latent without any.
+
+    `score` is the area under the ROC curve (0.5 is chance, 1 perfect), `precision` the share of
+    its labels where it is active, `recall` the share of its labels' samples where it is.
+    """
+
+    score: Interval = _UNMEASURED
+    precision: Interval = _UNMEASURED
+    recall: Interval = _UNMEASURED
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Name:
-    """What one latent stands for.
+    """What one latent stands for, and the evidence.
 
-    `name` joins `labels`, or is "unnamed" (no label is enriched) or "dead" (never active); `q` is
-    the largest q-value among the labels. On held-out samples, `score` is the area under the ROC
-    curve of the latent as a detector of its labels (0.5 is chance, 1 perfect), `precision` the
-    share of its labels where it is active, `recall` the share of its labels' samples where it is.
-    `firing_rate` is the share of samples where it is above 0, `examples` are the samples of its
-    strongest activations, strongest first, `share` is how many of them have its labels.
+    `q` is the largest q-value among `labels`, which are few or none. `firing_rate` is the share of
+    samples where the latent is above 0, `examples` are the samples of its strongest activations,
+    strongest first, `share` is how many of them have its labels.
 
     `enriched` are all labels with a q-value within the level, the one with most activation first,
     and `mixture` is the effective number of labels in its strong activations, the exponential of
@@ -40,17 +50,24 @@ class Name:
     """
 
     latent: int
-    name: str
     labels: tuple[str, ...] = ()
     q: float = np.nan
-    score: Interval = _UNMEASURED
-    precision: Interval = _UNMEASURED
-    recall: Interval = _UNMEASURED
+    detection: Detection = Detection()
     firing_rate: float = 0.0
     examples: tuple[int, ...] = ()
     share: float = np.nan
     enriched: tuple[str, ...] = ()
     mixture: float = np.nan
+
+    @property
+    def name(self) -> str:
+        """Its labels, or "unnamed" where none is enriched, or "dead" where it never fires."""
+        return " or ".join(self.labels) or (UNNAMED if self.examples else DEAD)
+
+    @property
+    def score(self) -> Interval:
+        """The area under the ROC curve of its detection."""
+        return self.detection.score
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,26 +103,26 @@ class Names:
         mixture.
         """
         columns: dict[str, pa.Array] = {}
-        for field, kind in _COLUMNS.items():
-            values = [getattr(each, field) for each in self.latents]
+        for column, kind in _COLUMNS.items():
+            values = [getattr(each, column) for each in self.latents]
             if kind is not None:
-                columns[field] = pa.array(values, kind)
+                columns[column] = pa.array(values, kind)
                 continue
-            columns[field] = pa.array([each.estimate for each in values], pa.float64())
-            columns[f"{field}_low"] = pa.array([each.low for each in values], pa.float64())
-            columns[f"{field}_high"] = pa.array([each.high for each in values], pa.float64())
+            for part in ("score", "precision", "recall"):
+                intervals = [getattr(detection, part) for detection in values]
+                columns[part] = pa.array([each.estimate for each in intervals], pa.float64())
+                columns[f"{part}_low"] = pa.array([each.low for each in intervals], pa.float64())
+                columns[f"{part}_high"] = pa.array([each.high for each in intervals], pa.float64())
         return pa.table(columns)
 
 
-# None marks the intervals.
+# None marks what spreads over columns of its own.
 _COLUMNS: dict[str, pa.DataType | None] = {
     "latent": pa.int64(),
     "name": pa.string(),
     "labels": pa.list_(pa.string()),
     "q": pa.float64(),
-    "score": None,
-    "precision": None,
-    "recall": None,
+    "detection": None,
     "firing_rate": pa.float64(),
     "examples": pa.list_(pa.int64()),
     "share": pa.float64(),
@@ -194,9 +211,9 @@ class _Evidence:
         self.z, self.level = z, level
         self.discovery, self.held_out = _halves(self.code, seed)
         first = z[self.discovery]
-        self.threshold = np.maximum(np.quantile(first, 1 - strongest, axis=0), 0.0)
+        self.threshold = strong_above(first, strongest)
         member = np.eye(len(values), dtype=np.float32)[self.code[self.discovery]]
-        active = _active(first, self.threshold)
+        active = first > self.threshold
         self.hits = (active.astype(np.float32).T @ member).astype(np.int64)
         self.calls, self.positives = active.sum(0), member.sum(0).astype(np.int64)
         self.q = self._q_values()
@@ -213,7 +230,7 @@ class _Evidence:
 
     def name(self, latent: int) -> Name:
         z = self.z[:, latent]
-        active = _active(z, self.threshold[latent])
+        active = z > self.threshold[latent]
         mass = np.bincount(self.code, z * active, len(self.labels))
         enriched = np.flatnonzero(self.q[latent] <= self.level)
         enriched = enriched[np.argsort(-mass[enriched], kind="stable")]
@@ -221,24 +238,21 @@ class _Evidence:
         if blank.name == DEAD:
             return blank
         chosen = self._choose(latent, enriched)
-        described = {
-            "latent": latent,
-            "firing_rate": blank.firing_rate,
-            "examples": blank.examples,
-            "enriched": tuple(self.labels[label] for label in enriched),
-            "mixture": _effective_number(mass),
-        }
-        if len(chosen) == 0:
-            return Name(name=UNNAMED, **described)
+        described = replace(
+            blank,
+            enriched=tuple(self.labels[label] for label in enriched),
+            mixture=_effective_number(mass),
+        )
+        if not chosen:
+            return described
         words = tuple(self.labels[label] for label in chosen)
         truth = np.isin(self.code, chosen)
-        return Name(
-            name=" or ".join(words),
+        return replace(
+            described,
             labels=words,
             q=float(self.q[latent, chosen].max()),
+            detection=_detect(z[self.held_out], active[self.held_out], truth[self.held_out]),
             share=float(truth[list(blank.examples)].mean()),
-            **described,
-            **_scores(z[self.held_out], active[self.held_out], truth[self.held_out]),
         )
 
     def _choose(self, latent: int, enriched: Int[np.ndarray, " some"]) -> list[int]:
@@ -246,12 +260,12 @@ class _Evidence:
         chosen: list[int] = []
         best = 0.0
         while len(chosen) < _LARGEST_SET:
-            left = [label for label in enriched if label not in chosen]
+            left = [label for label in enriched.tolist() if label not in chosen]
             f1 = [self._f1(latent, [*chosen, label]) for label in left]
             if not f1 or max(f1) <= best:
                 break
             best = max(f1)
-            chosen.append(int(left[int(np.argmax(f1))]))
+            chosen.append(left[int(np.argmax(f1))])
         return chosen
 
     def _f1(self, latent: int, labels: list[int]) -> float:
@@ -259,11 +273,15 @@ class _Evidence:
         return float(2 * self.hits[latent, labels].sum() / both)
 
 
-def _active(
-    z: Float[np.ndarray, "*samples latents"], threshold: Float[np.ndarray, " latents"] | np.floating
-) -> Bool[np.ndarray, "*samples latents"]:
-    """Where a latent is on and strong: equal values are all in or all out."""
-    return (z > 0) & (z >= threshold)
+def strong_above(
+    z: Float[np.ndarray, "samples latents"], strongest: float = 0.25
+) -> Float[np.ndarray, " latents"]:
+    """Above which value a latent is strong: 0, or what its `strongest` share of samples exceeds."""
+    top = z.max(0)
+    bound = np.quantile(z, 1 - strongest, axis=0).astype(z.dtype)
+    # Where the largest value itself is that common, it alone is strong.
+    bound = np.where(bound >= top, np.nextafter(top, np.float32(-np.inf)), bound)
+    return np.maximum(bound, 0)
 
 
 def _halves(
@@ -278,21 +296,20 @@ def _nameless(latent: int, z: Float[np.ndarray, " samples"], top: int = 9) -> Na
     rate = float((z > 0).mean())
     strongest = np.argsort(-z, kind="stable")[:top]
     examples = tuple(int(i) for i in strongest if z[i] > 0)
-    name = UNNAMED if examples else DEAD
-    return Name(latent=latent, name=name, firing_rate=rate, examples=examples)
+    return Name(latent=latent, firing_rate=rate, examples=examples)
 
 
-def _scores(
+def _detect(
     z: Float[np.ndarray, " samples"],
     active: Bool[np.ndarray, " samples"],
     truth: Bool[np.ndarray, " samples"],
-) -> dict[str, Interval]:
+) -> Detection:
     hits = int((active & truth).sum())
-    return {
-        "score": auc_interval(z, truth),
-        "precision": proportion_interval(hits, int(active.sum())),
-        "recall": proportion_interval(hits, int(truth.sum())),
-    }
+    return Detection(
+        auc_interval(z, truth),
+        proportion_interval(hits, int(active.sum())),
+        proportion_interval(hits, int(truth.sum())),
+    )
 
 
 def auc_interval(
@@ -321,8 +338,8 @@ def auc_interval(
         return (area - a) ** 2 - wide * spread / (positives * negatives)
 
     # At the estimate itself the gap is negative, or a root that is not the limit.
-    low = brentq(gap, 0.0, area * (1 - 1e-9)) if area > 0.0 else 0.0
-    high = brentq(gap, area + (1 - area) * 1e-9, 1.0) if area < 1.0 else 1.0
+    low = root_scalar(gap, bracket=(0.0, area * (1 - 1e-9))).root if area > 0.0 else 0.0
+    high = root_scalar(gap, bracket=(area + (1 - area) * 1e-9, 1.0)).root if area < 1.0 else 1.0
     return Interval(area, float(low), float(high), level)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .files import (
+from superpose.records.files import (
     PathLike,
     RecordError,
     os_errors,
@@ -25,8 +25,8 @@ from .files import (
     write_json,
     write_text,
 )
-from .formats import format_arrays, format_table, parse_arrays, parse_table
-from .manifests import (
+from superpose.records.formats import format_arrays, format_table, parse_arrays, parse_table
+from superpose.records.manifests import (
     MANIFEST,
     PARTIAL,
     check_name,

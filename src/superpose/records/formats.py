@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as format_safetensors
 
-from .files import RecordError
+from superpose.records.files import RecordError
 
 _HEADER_LIMIT = 2**20
 _TENSOR_LIMIT = 10_000

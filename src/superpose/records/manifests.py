@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .files import RecordError, os_errors, plain, pretty_json
+from superpose.records.files import RecordError, os_errors, plain, pretty_json
 
 VERSION = 1
 MANIFEST = "manifest.json"

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from ..figures import FigureFiles
+from superpose.figures import FigureFiles
 
 __all__ = [
     "FigureFiles",

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from superpose import figures
 from superpose.records import Record
@@ -14,6 +15,7 @@ TITLES = {
     "after": "after, every feature in superposition",
     "sparsest": "the sparsest world",
 }
+PANELS = {"before": "no superposition", "after": "superposition", "sparsest": "sparsest world"}
 SAES = ("SAE (TopK)", "SAE (L1)")
 FOUND = 0.9
 """From this recall on a dictionary is said to recover the features."""
@@ -32,11 +34,10 @@ def tell(unmixing: Record) -> Told:
         for row in unmixing.tables["recovery"].to_pylist()
         if row["truth"] == "represented"
     }
-    rename = {s["name"]: TITLES[s["name"]] for s in subjects}
     drawn = {
-        "recovery": figures.render(figures.recovery_bars, _drawable(unmixing, rename)),
+        "recovery": figures.render(figures.recovery_bars, _drawable(unmixing)),
         "faithfulness": figures.render(
-            figures.faithfulness_curves, _renamed(unmixing.tables["faithfulness"], rename)
+            figures.faithfulness_curves, _titled(unmixing.tables["faithfulness"])
         ),
     }
     sentences = [_sentence(subject, scores) for subject in subjects]
@@ -124,7 +125,7 @@ def _percent(row: dict[str, Any]) -> str:
     return f"{100 * row['estimate']:.0f} % [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
 
 
-def _drawable(unmixing: Record, rename: dict[str, str]):
+def _drawable(unmixing: Record) -> pa.Table:
     table = unmixing.tables["recovery"]
     shown = {"mmcs": "MMCS", "recall": "recall", "firing_f1": "firing F1"}
     rows = [
@@ -132,11 +133,11 @@ def _drawable(unmixing: Record, rename: dict[str, str]):
         for row in table.to_pylist()
         if row["truth"] == "represented" and row["score"] in shown
     ]
-    return _renamed(type(table).from_pylist(rows), rename)
+    return _titled(pa.Table.from_pylist(rows))
 
 
-def _renamed(table, rename: dict[str, str]):
-    names = [rename[name] for name in table["model"].to_pylist()]
+def _titled(table: pa.Table) -> pa.Table:
+    names = [PANELS[name] for name in table["model"].to_pylist()]
     return table.set_column(table.column_names.index("model"), "model", [names])
 
 

@@ -1,0 +1,1 @@
+"""Experiments: one file each, with its parameters, what it must show, and its findings."""

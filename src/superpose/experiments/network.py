@@ -1,0 +1,83 @@
+"""A real network: measure, un-mix and name a hidden layer of the digits, or a user's own arrays."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from superpose import records
+from superpose.activations import Activations
+from superpose.experiments import digits
+from superpose.experiments.configuration import NetworkSection
+from superpose.unmix import SAETraining
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnArrays:
+    """A user's activations, and a digest of them that tells results apart."""
+
+    activations: Activations
+    source: str
+    digest: str
+
+
+def own_arrays(activations: Path, labels: Path | None = None) -> OwnArrays:
+    """Read a user's arrays; raises ValueError or FileNotFoundError naming the file."""
+    acts = Activations.from_file(activations, labels=labels)
+    digest = hashlib.sha256(acts.x.numpy().tobytes())
+    if acts.labels is not None:
+        digest.update(acts.labels.tobytes())
+    return OwnArrays(acts, activations.name, digest.hexdigest())
+
+
+def look(
+    section: NetworkSection,
+    own: OwnArrays | None,
+    seed: int,
+    folder: Path,
+    made_from: dict[str, Any],
+    progress: Progress | None = None,
+) -> None:
+    """Look at the digits network, or at `own`; findings go to a record."""
+    about: dict[str, Any] = {"made_from": made_from}
+    arrays = {}
+    if own is None:
+        trained = digits.train_digits(section.hidden, seed)
+        acts = trained.activations
+        about |= {
+            "source": "digits",
+            "accuracy": trained.accuracy,
+            "train_accuracy": trained.train_accuracy,
+            "held_out": len(trained.held_out),
+        }
+        # Pixels are sixteenths, so whole numbers keep them exactly.
+        arrays["images"] = np.rint(trained.images * 16).astype(np.uint8)
+        arrays["digits"] = trained.labels
+    else:
+        acts = own.activations
+        about |= {"source": own.source, "labelled": acts.labels is not None}
+    training = SAETraining(samples=section.samples, dead_after=max(1, section.samples // 5))
+    found = digits.look(acts, seed=seed, seeds=section.seeds, training=training, progress=progress)
+    about |= {
+        "samples": len(acts),
+        "units": acts.x.shape[1],
+        "verdict": found.measurement.verdict,
+        "reason": found.measurement.reason,
+        "d_sae": found.sae.code.d_sae,
+        "k": found.sae.code.k,
+        "explained_variance": found.explained_variance,
+        "level": found.names.level,
+        "advice": found.advice,
+    }
+    records.save(
+        folder,
+        kind="network",
+        about=about,
+        arrays=arrays | found.sae.arrays(),
+        tables=found.tables,
+    )
