@@ -184,6 +184,7 @@ def show(cell: Cell) -> None:
 
 
 def main() -> None:
+    """Read the options and keep every library to one thread."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small shapes, few steps and rounds")
     parser.add_argument("--rounds", type=int, default=5)

@@ -23,6 +23,7 @@ app = App(
     "un-mix them, and measure your own network.",
     version=__version__,
     help_format="markdown",
+    suppress_keyboard_interrupt=False,
 )
 
 
@@ -89,10 +90,14 @@ def run(
         words = ["superpose run config.toml"]
         words += [f"--activations {activations}"] if activations else []
         words += [f"--labels {labels}"] if labels else []
-        records.write_json(out / "provenance.json", main.provenance(" ".join(words)))
-        progress("report", 0, 1)
-        findings = story.write(out)
-        progress("report", 1, 1)
+        provenance = main.provenance(" ".join(words))
+        if records.is_complete(out, provenance):
+            findings = json.loads((out / "findings.json").read_text("utf-8"))["findings"]
+        else:
+            records.write_json(out / "provenance.json", provenance)
+            progress("report", 0, 1)
+            findings = story.write(out)
+            progress("report", 1, 1)
     _print_findings(findings, out, json_, quiet)
     return DONE
 

@@ -1,7 +1,5 @@
 """Trained models against what the paper reports and what exact theory says."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 import torch

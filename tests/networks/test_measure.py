@@ -23,7 +23,8 @@ def toy(n, m, p):
 
 
 def test_superposition_is_seen_in_a_toy_model_that_has_it():
-    found = measure(toy(20, 5, 0.02), training=QUICK)
+    # Shorter trainings end in local minima that differ by more than the margins allow.
+    found = measure(toy(40, 10, 0.01), training=SAETraining(samples=80_000, dead_after=10_000))
     assert found.verdict == "superposition"
     assert found.gain().low > 1.5
     assert found.excess().low > 1.25

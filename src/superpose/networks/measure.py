@@ -8,7 +8,7 @@ each permuted over the samples on its own, and mixed back. It is the one that de
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -125,7 +125,7 @@ def measure(
     sparsity. The null is drawn afresh for each seed.
 
     F alone does not decide. An overcomplete code has effective features to fill also where the
-    truth is complete (5 independent features in 5 dimensions at p = 0.1 measure F = 10), and where
+    truth is complete (5 independent features in 5 dimensions at p = 0.1 measure F = 8), and where
     they superpose F may exceed the null's by a few per cent only. What separates planted
     superposition from planted complete models is the *gain*: the variance left unexplained by the
     best complete code, over that left by the overcomplete one, at the same number of active
@@ -152,22 +152,19 @@ def measure(
     code = TopK(d_sae=4 * d, k=max(1, min(d // 8, 32))) if code is None else code
     training = SAETraining(samples=200_000, dead_after=20_000) if training is None else training
     protocol = _Protocol(code, training, seeds, seed, progress)
-    features, explained, complete = {}, {}, {}
     draw = {
         "data": lambda rng: x,
         "gaussian": _gaussian(x),
         "shuffled": lambda rng: _permuted(x, rng),
         "complete": _complete(x, seed),
     }
-    for source in _SOURCES:
-        features[source], explained[source], complete[source] = protocol.read(
-            draw[source], decide=source in _DECIDING
-        )
+    read = {source: protocol.read(draw[source], source in _DECIDING) for source in _SOURCES}
+    features, explained, complete = (
+        {source: columns[part] for source, columns in read.items()} for part in range(3)
+    )
     found = Measurement(d, len(x), code, features, explained, complete, "not shown", "", advice)
     verdict, reason = _judge(found)
-    return Measurement(
-        d, len(x), code, features, explained, complete, verdict, reason, (*advice, *_mend(found))
-    )
+    return replace(found, verdict=verdict, reason=reason, advice=(*advice, *_mend(found)))
 
 
 def ratio_interval(

@@ -67,7 +67,7 @@ class Grid:
 
     @property
     def numeric(self) -> list[bool]:
-        """For each column whether all its cells are numbers (or texts that start as numbers)."""
+        """For each column whether all its cells are numbers (or texts of numbers)."""
         return [all(map(_is_number, column)) for column in zip(*self.rows, strict=True)] or [
             False
         ] * len(self.columns)
@@ -175,8 +175,12 @@ def _visible(value: Any) -> Any:
 _MARKED = re.compile(r"`([^`\n]+)`|\*(?=\S)([^*\n]+)(?<=\S)\*")
 
 
+_TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=\(1) (?=−)|(?<=−) (?=S\))|(?<=S\)) (?==)")
+
+
 def _prose(text: str) -> Markup:
-    """`code` and *emphasis* as elements; the rest escaped."""
+    """`code` and *emphasis* as elements; the rest escaped. Numbers keep their units on the line."""
+    text = _TOGETHER.sub("\u00a0", text)
     parts, end = [], 0
     for found in _MARKED.finditer(text):
         parts.append(escape(_visible(text[end : found.start()])))
@@ -207,12 +211,13 @@ def _size(data: bytes) -> tuple[int, int]:
     return round(float(both[1]) * scale), round(float(both[2]) * scale)
 
 
-_NUMBER = re.compile(r"[-+−<>≤≥≈±]?\s*\.?\d")
+# A number, with its interval, percentage or range; words make it text.
+_NUMBER = re.compile(r"(?=.*\d)[-+−–<>≤≥≈±\d\s.,%\[\]()eE×/]+")
 
 
 def _is_number(cell: Cell) -> bool:
     if isinstance(cell, str):
-        return cell in ("", "–") or bool(_NUMBER.match(cell))
+        return cell in ("", "–") or bool(_NUMBER.fullmatch(cell))
     return not isinstance(cell, bool)
 
 

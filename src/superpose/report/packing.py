@@ -234,7 +234,9 @@ def tell_shapes(packing: Record) -> Told:
         ),
         _shapes(packing.tables["shapes"], "Shapes found, by density"),
     ]
-    return Section("Shapes: what do equal features settle into?", blocks), sentences[:1], drawn
+    short = "; ".join(_line_summary(row) for row in lines.to_pylist())
+    finding = f"{n} equal features in {m} dimensions settle, as they become rarer, into {short}."
+    return Section("Shapes: what do equal features settle into?", blocks), [finding], drawn
 
 
 _LINES = ("1", "3/4", "2/3", "1/2", "2/5", "3/8")
@@ -249,10 +251,21 @@ _NAMES = {
 COEXIST = 0.1
 
 
-def _line_sentence(row: dict[str, Any]) -> str:
-    at = f"At 1/(1 − S) = {1 / row['p']:.2f}"
+def _common(row: dict[str, Any]) -> list[tuple[float, str]]:
     shares = sorted(((row[name], name) for name in _LINES), reverse=True)
-    common = [(share, name) for share, name in shares if share >= COEXIST]
+    return [(share, name) for share, name in shares if share >= COEXIST]
+
+
+def _line_summary(row: dict[str, Any]) -> str:
+    common = _common(row)
+    parts = " and ".join(f"{_NAMES[name]} ({100 * share:.0f} %)" for share, name in common)
+    together = ", which coexist" if len(common) > 1 else ""
+    return f"{parts or 'no regular shape'}{together} at 1/(1 − S) = {1 / row['p']:.3g}"
+
+
+def _line_sentence(row: dict[str, Any]) -> str:
+    at = f"At 1/(1 − S) = {1 / row['p']:.3g}"
+    common = _common(row)
     if not common:
         low = row["below 0.38"]
         return (

@@ -75,7 +75,7 @@ def _sentence(subject: dict[str, Any], scores: Scores) -> str:
 
     sae = max(SAES, key=recall)
     here = (
-        f"At 1/(1 − S) = {subject['sparsity']:.2f}, {TITLES[subject['name']]} "
+        f"At 1/(1 − S) = {subject['sparsity']:.3g}, {TITLES[subject['name']]} "
         f"({subject['shape']}), "
     )
     numbers = (
