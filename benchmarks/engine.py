@@ -34,7 +34,7 @@ from threadpoolctl import threadpool_limits
 
 import superpose as sp
 from superpose import records
-from superpose.kernels import cpu
+from superpose.kernels import cpu, streams
 
 MODELS, BATCH, IMPORTANCE = 10, 1024, 0.7
 DENSITIES = (1.0, 0.3, 0.1, 0.03, 0.01)
@@ -161,7 +161,7 @@ def machine(loads: tuple[float, float]) -> dict:
     # At the end one of the running processes is this one.
     busy = max(loads[0], loads[1] - 1) > cores / 2
     return {
-        "processor": cpu.processor(),
+        "processor": streams.processor(),
         "cores": cores,
         "load_before": loads[0],
         "load_after": loads[1],

@@ -6,7 +6,7 @@ from pathlib import Path
 from jaxtyping import install_import_hook
 
 # What numba compiles must reach it unwrapped.
-COMPILED = {"superpose.kernels.cpu", "superpose.theory.relu"}
+COMPILED = {"superpose.kernels.batches", "superpose.kernels.cpu", "superpose.theory.relu"}
 
 
 def _modules() -> set[str]:

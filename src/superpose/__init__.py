@@ -33,7 +33,7 @@ _HOME = {
 }
 _MODULES = ("geometry", "measures", "phases", "statistics", "theory", "unmix")
 
-__all__ = sorted([*_HOME, *_MODULES, "__version__"])
+__all__ = sorted([*_HOME, *_MODULES, "__version__"])  # pyright: ignore
 
 
 def __getattr__(name: str) -> Any:

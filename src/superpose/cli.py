@@ -5,12 +5,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from superpose import __version__
+
+if TYPE_CHECKING:
+    from superpose.experiments.configuration import Configuration
 
 DONE, FAILED, USAGE, RESUMABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -79,27 +82,38 @@ def run(
         return DONE
     if labels is not None and activations is None:
         raise UsageError("--labels goes with --activations")
+    settings, text = configuration.read_with_seed(config, seed)
+    with _progress(quiet or json_) as progress:
+        findings = _main_job(settings, text, out, (activations, labels), progress)
+    _print_findings(findings, out, json_, quiet)
+    return DONE
+
+
+def _main_job(
+    settings: "Configuration",
+    text: str,
+    out: Path,
+    arrays: tuple[Path | None, Path | None],
+    progress: "Reporter",
+) -> list[str]:
     from superpose import records
     from superpose.experiments import main, network
     from superpose.report import story
 
-    settings, text = configuration.read_with_seed(config, seed)
+    activations, labels = arrays
     own = network.own_arrays(activations, labels) if activations else None
-    with _progress(quiet or json_) as progress:
-        main.run(settings, text, out, own=own, progress=progress)
-        words = ["superpose run config.toml"]
-        words += [f"--activations {activations}"] if activations else []
-        words += [f"--labels {labels}"] if labels else []
-        provenance = main.provenance(" ".join(words))
-        if records.is_complete(out, provenance):
-            findings = json.loads((out / "findings.json").read_text("utf-8"))["findings"]
-        else:
-            records.write_json(out / "provenance.json", provenance)
-            progress("report", 0, 1)
-            findings = story.write(out)
-            progress("report", 1, 1)
-    _print_findings(findings, out, json_, quiet)
-    return DONE
+    main.run(settings, text, out, own=own, progress=progress)
+    words = ["superpose run config.toml"]
+    words += [f"--activations {activations}"] if activations else []
+    words += [f"--labels {labels}"] if labels else []
+    provenance = main.provenance(" ".join(words))
+    if records.is_complete(out, provenance):
+        return json.loads((out / "findings.json").read_text("utf-8"))["findings"]
+    records.write_json(out / "provenance.json", provenance)
+    progress("report", 0, 1)
+    findings = story.write(out)
+    progress("report", 1, 1)
+    return findings
 
 
 @app.command

@@ -14,7 +14,7 @@ from numba.core.caching import FunctionCache
 from packaging.requirements import Requirement
 
 from superpose import engine
-from superpose.kernels import cpu
+from superpose.kernels import cpu, streams
 
 
 def examine() -> dict[str, dict[str, Any]]:
@@ -22,7 +22,7 @@ def examine() -> dict[str, dict[str, Any]]:
     return {
         "installed": _installed(),
         "compute": {
-            "processor": cpu.processor(),
+            "processor": streams.processor(),
             "kernel": cpu.VERSION,
             "threads for training": engine.threads(),
             "threads of torch": torch.get_num_threads(),
@@ -62,6 +62,6 @@ def _writable(folder: Path) -> str:
 def _kernel_cache() -> str:
     """Where numba keeps compiled kernels; unwritable means compiling in every process."""
     try:
-        return _writable(Path(FunctionCache(cpu.stream_key).cache_path).parent)
+        return _writable(Path(FunctionCache(streams.stream_key).cache_path).parent)
     except RuntimeError:
         return "nowhere: kernels compile in every process; set NUMBA_CACHE_DIR"

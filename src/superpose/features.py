@@ -139,9 +139,8 @@ class Features:
     @property
     def importances(self) -> Float[np.ndarray, " n"]:
         """The weight $I_i$ of each feature in the loss, float64."""
-        if isinstance(self.importance, tuple):
-            return np.asarray(self.importance, np.float64)
-        return np.float64(self.importance) ** np.arange(self.n)
+        given = np.asarray(self.importance, np.float64)
+        return given if given.ndim else given ** np.arange(self.n)
 
     def sample(self, batch: int, seed: int = 0) -> Float[Tensor, "batch n"]:
         """A dense float32 batch; the same numbers as `sample_sparse` with the same seed."""
@@ -223,7 +222,7 @@ def _check_seed(seed: int) -> int:
     return int(seed)
 
 
-def _check_p(p: float | tuple[float, ...]) -> None:
+def _check_p(p: float | Sequence[float]) -> None:
     for value in np.atleast_1d(p).tolist():
         if not 0.0 < value <= 1.0:
             hint = f"; for a sparsity of {value:g} pass p={1 - value:g}" if value == 0.0 else ""
@@ -235,7 +234,7 @@ def _check_p(p: float | tuple[float, ...]) -> None:
             )
 
 
-def _check_importance(importance: float | tuple[float, ...]) -> None:
+def _check_importance(importance: float | Sequence[float]) -> None:
     for value in np.atleast_1d(importance).tolist():
         if not 0.0 <= value < np.inf:
             raise ValueError(

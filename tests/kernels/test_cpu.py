@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from superpose.features import Features
-from superpose.kernels import cpu
+from superpose.kernels import batches, cpu, streams
 from superpose.models import ToyModel
 
 WORLDS = {
@@ -24,7 +24,9 @@ BATCH = 2**18
 @pytest.fixture(scope="module", params=WORLDS, ids=list(WORLDS))
 def drawn(request):
     world = WORLDS[request.param]
-    return world, cpu.draw_batch(world, BATCH, key=cpu.stream_key(1, 2), step=3).astype(np.float64)
+    return world, batches.draw_batch(world, BATCH, key=streams.stream_key(1, 2), step=3).astype(
+        np.float64
+    )
 
 
 def _within(sample_mean, expected, spread, sigmas=5.0):
@@ -78,10 +80,10 @@ def test_amplitudes_are_uniform_on_the_unit_interval(drawn):
 
 def test_steps_and_models_draw_differently():
     world = Features(n=5, p=0.5)
-    keys = [cpu.stream_key(0, run) for run in range(3)]
-    batches = [cpu.draw_batch(world, 4096, key, step) for key in keys for step in range(3)]
-    flat = np.corrcoef(np.stack(batches).reshape(len(batches), -1))
-    assert np.abs(flat[~np.eye(len(batches), dtype=bool)]).max() < 5 / np.sqrt(batches[0].size)
+    keys = [streams.stream_key(0, run) for run in range(3)]
+    drawn = [batches.draw_batch(world, 4096, key, step) for key in keys for step in range(3)]
+    flat = np.corrcoef(np.stack(drawn).reshape(len(drawn), -1))
+    assert np.abs(flat[~np.eye(len(drawn), dtype=bool)]).max() < 5 / np.sqrt(drawn[0].size)
 
 
 def _float64_gradient(model, x, W, b, importance):
@@ -92,7 +94,7 @@ def _float64_gradient(model, x, W, b, importance):
 
 
 def _assert_gradients_agree(model, x, W, b, importance):
-    got = cpu.batch_gradient(model, x, W, b, importance)
+    got = batches.batch_gradient(model, x, W, b, importance)
     for fused, exact in zip(got, _float64_gradient(model, x, W, b, importance), strict=True):
         np.testing.assert_allclose(fused, exact, rtol=2e-4, atol=2e-5)
 
@@ -141,7 +143,7 @@ def test_gradients_at_the_edges(case):
 
 
 def test_thresholds_cover_every_draw():
-    law = cpu.thresholds(Features(n=3, p=1.0))
+    law = streams.thresholds(Features(n=3, p=1.0))
     assert law.nonempty == 2**32 - 1
     assert law.first.tolist() == [2**32 - 1] * 3
 

@@ -14,7 +14,7 @@ from typing import Any
 from superpose import records
 from superpose.experiments import network, packing, unmixing
 from superpose.experiments.configuration import Configuration, ConfigurationError, read
-from superpose.kernels import cpu
+from superpose.kernels import cpu, streams
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total) as a stage goes on."""
@@ -107,7 +107,7 @@ def provenance(command: str) -> Mapping[str, Any]:
         "command": command,
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
         "kernel": cpu.VERSION,
-        "processor": cpu.processor(),
+        "processor": streams.processor(),
         "commit": _commit(),
     }
 

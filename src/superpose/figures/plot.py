@@ -33,12 +33,12 @@ def plot(x: Run | Phases | torch.Tensor, style: Style = LIGHT) -> Figure:
         return drawn(dims_per_feature, style, x.table())
     if isinstance(x, Run):
         best = x.best()
-        W, b = best.W.reshape(1, *x.W.shape[-2:]), best.b.reshape(1, -1)
+        W, b = best.W.flatten(0, -3), best.b.flatten(0, -2)
         if x.model.m == 2:
-            return drawn(direction_plot, style, W[0].numpy())
+            return drawn(direction_plot, style, W.numpy()[0])  # pyright: ignore
         p = np.array([x.worlds[0].probability.mean()])
         return drawn(gram_across_densities, style, W.numpy(), b.numpy(), p)
-    if isinstance(x, torch.Tensor) and x.ndim == 2 and x.shape[1] == 2:
+    if isinstance(x, torch.Tensor) and x.ndim == 2 and x.shape[-1] == 2:
         return drawn(direction_plot, style, x.detach().cpu().numpy())
     raise TypeError(
         f"plot({type(x).__name__}): there is a figure for a Run, Phases and directions [n, 2]"

@@ -1,3 +1,5 @@
+# pyright: reportCallIssue=false
+# (an intrinsic is called without the typing context of its definition)
 """The fused training step on a CPU: draw, forward, backward and AdamW for one model, in cache.
 
 A batch is never materialised. A step counts the samples that are not empty (all features off),
@@ -13,17 +15,15 @@ Random numbers are counter-based: each is a hash of (key, step, what for, counte
 stream depends on its key alone, never on its neighbours or on the thread that trains it.
 """
 
-import hashlib
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from superpose.features import Features, Law
+from superpose.features import Law
 from superpose.models import ToyModel
 
 VERSION = "cpu-1"
@@ -42,36 +42,7 @@ COUNT, FIRST, CELL, MEMBER = 0, 1, 2, 3
 # so that a diverged model is seen.
 # Functions with inline="always" see `n`, `m` and the flags of the kernel as constants; the others
 # need not, and compile once.
-_FASTMATH = {"reassoc", "contract", "nsz"}
-
-
-class Thresholds(NamedTuple):
-    """A world's law as 32-bit integers: a draw u of 32 random bits decides by comparison."""
-
-    nonempty: np.uint32  # a sample has an active set when u <= nonempty
-    first: np.ndarray  # [sets] its first active set is the first s with u <= first[s]
-    on: np.ndarray  # [sets] a later set is on when u <= on[s]
-    scale: np.ndarray  # [sets] float32, turns the u of a later set into its amplitude
-
-
-def thresholds(world: Features) -> Thresholds:
-    """The law of `world` rounded to multiples of 2⁻³²."""
-    q = world.set_probability
-    survive = np.concatenate([[1.0], np.cumprod(1.0 - q)])
-    some = 1.0 - survive[-1]
-    first = np.cumsum(q * survive[:-1]) / some
-    first[-1] = 1.0
-    on = _threshold(q)
-    return Thresholds(
-        nonempty=_threshold(np.array([some]))[0],
-        first=_threshold(first),
-        on=on,
-        scale=(2.0 / (on.astype(np.float64) + 1.0)).astype(np.float32),
-    )
-
-
-def _threshold(p: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(p * 2.0**32) - 1.0, 0.0, 2.0**32 - 1.0).astype(np.uint32)
+FASTMATH = {"reassoc", "contract", "nsz"}
 
 
 @intrinsic
@@ -120,7 +91,7 @@ def _mix(z):
 
 
 @njit
-def _step_key(key, step, purpose):
+def step_key(key, step, purpose):
     return _mix(np.uint64(key) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(4 * step + purpose + 1))
 
 
@@ -137,7 +108,7 @@ def _unit(u, scale):
 
 
 @njit
-def _count_nonempty(batch, nonempty, key):
+def count_nonempty(batch, nonempty, key):
     count = 0
     for t in range(batch):
         count += np.int32(_hash(np.uint32(0), t, key) <= nonempty)
@@ -196,7 +167,7 @@ def _spread(work, amplitude, s, sizes, start, key):
 
 
 @njit(inline="always")
-def _draw(work, n, sizes, samples, law, keys):
+def draw_tile(work, n, sizes, samples, law, keys):
     """Draw samples `begin … begin + count` of a step into the tile; the rest of it is empty."""
     begin, count = samples
     size, _ = sizes
@@ -286,7 +257,7 @@ def _weight_slope(work, at, outputs, units, m):
 
 
 @njit(inline="always")
-def _add_gradient(work, at, shape, run_time_shape, relu):
+def add_gradient(work, at, shape, run_time_shape, relu):
     """Add the gradient of Σ_i I_i (x_i − x̂_i)², summed over the tile, to the slopes."""
     n, m = shape
     hidden_relu, output_relu = relu
@@ -324,7 +295,7 @@ def training_kernel(model: ToyModel, law: Law):
     sizes = (law.size, law.exclusive)
     at = Layout.of(n, m)
 
-    @njit(nogil=True, cache=True, fastmath=_FASTMATH)
+    @njit(nogil=True, cache=True, fastmath=FASTMATH)
     def train(W, b, moments, importance, law, key, rates, batch, decay, first):
         work = np.zeros(at.size, np.float32)
         keys = np.empty(4, np.uint64)
@@ -337,15 +308,15 @@ def training_kernel(model: ToyModel, law: Law):
         for index in range(rates.size):
             step = first + index
             for purpose in range(4):
-                keys[purpose] = _step_key(key, step, purpose)
-            filled = _count_nonempty(batch, law.nonempty, keys[COUNT])
+                keys[purpose] = step_key(key, step, purpose)
+            filled = count_nonempty(batch, law.nonempty, keys[COUNT])
             for j in range(at.W_slope, at.importance):
                 work[j] = ZERO
             for start in range(0, filled, TILE):
-                _draw(work, n, sizes, (start, filled - start), law, keys)
-                _add_gradient(work, at, (n, m), W.shape, relu)
+                draw_tile(work, n, sizes, (start, filled - start), law, keys)
+                add_gradient(work, at, (n, m), W.shape, relu)
             empty = batch - (filled + TILE - 1) // TILE * TILE
-            _add_empty(work, n, at, empty, relu[1])
+            add_empty(work, n, at, empty, relu[1])
             _adamw(work, moments, (n, m, at), np.float32(1.0 / batch), (rates[index], decay), step)
         for i in range(n):
             for k in range(m):
@@ -355,8 +326,8 @@ def training_kernel(model: ToyModel, law: Law):
     return train
 
 
-@njit(fastmath=_FASTMATH)
-def _add_empty(work, n, at, empty, output_relu):
+@njit(fastmath=FASTMATH)
+def add_empty(work, n, at, empty, output_relu):
     """An empty sample has h = 0 and x̂ = g(b): only the bias feels it."""
     for i in range(n):
         b = work[at.b + i]
@@ -364,7 +335,7 @@ def _add_empty(work, n, at, empty, output_relu):
             work[at.b_slope + i] += np.float32(2.0 * empty) * work[at.importance + i] * b
 
 
-@njit(fastmath=_FASTMATH)
+@njit(fastmath=FASTMATH)
 def _adamw(work, moments, shape, mean, pace, step):
     """One step of torch.optim.AdamW (decay is decoupled, and applies to b as well)."""
     n, m, at = shape
@@ -383,83 +354,3 @@ def _adamw(work, moments, shape, mean, pace, step):
             moments[1, i, k] = second
             change = size * first / (np.sqrt(second) * root + np.float32(EPSILON))
             work[at_value] = work[at_value] * fade - change
-
-
-def processor() -> str:
-    """The processor that numba compiles for, with a digest of its features.
-
-    Results are bit-equal for one `VERSION` on one processor as named here.
-    """
-    codegen = cpu_target.target_context.codegen()
-    name, features = codegen.magic_tuple()[1:]
-    return f"{name} {hashlib.sha256(features.encode()).hexdigest()[:8]}"
-
-
-def stream_key(seed: int, run: int) -> int:
-    """The 64-bit key of model `run` of a stack: a function of (seed, run) alone."""
-    return int(np.random.SeedSequence([seed, run]).generate_state(1, np.uint64)[0])
-
-
-def draw_batch(world: Features, batch: int, key: int, step: int) -> np.ndarray:
-    """The batch `[batch, n]` that the kernel trains on at `step`, its empty samples last."""
-    return _batch_drawer(world.n, world.law)(batch, thresholds(world), np.uint64(key), step)
-
-
-@cache
-def _batch_drawer(n, law):
-    sizes = (law.size, law.exclusive)
-
-    @njit
-    def draw(batch, law, key, step):
-        keys = np.empty(4, np.uint64)
-        for purpose in range(4):
-            keys[purpose] = _step_key(key, step, purpose)
-        filled = _count_nonempty(batch, law.nonempty, keys[COUNT])
-        tile = np.empty(n * TILE, np.float32)
-        out = np.zeros((batch, n), np.float32)
-        for start in range(0, filled, TILE):
-            count = min(TILE, filled - start)
-            _draw(tile, n, sizes, (start, count), law, keys)
-            for t in range(count):
-                for i in range(n):
-                    out[start + t, i] = tile[i * TILE + t]
-        return out
-
-    return draw
-
-
-def batch_gradient(
-    model: ToyModel, x: np.ndarray, W: np.ndarray, b: np.ndarray, importance: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients (dW, db) of the batch loss of x `[batch, n]`, as the kernel computes them."""
-    n, m = model.n, model.m
-    at = Layout.of(n, m)
-    add_gradient = _tile_gradient(model)
-    work = np.zeros(at.size, np.float32)
-    work[at.W : at.b] = W.ravel()
-    work[at.b : at.W_slope] = b
-    work[at.importance :] = importance
-    filled = x[(x != 0).any(1)]
-    for start in range(0, len(filled), TILE):
-        tile = filled[start : start + TILE]
-        samples = work[: at.g].reshape(n, TILE)
-        samples[:] = 0.0
-        samples[:, : len(tile)] = tile.T
-        add_gradient(work, (n, m))
-    _add_empty(work, n, at, len(x) - -(-len(filled) // TILE) * TILE, model.output == "relu")
-    mean = np.float32(1.0 / len(x))
-    return work[at.W_slope : at.b_slope].reshape(n, m) * mean, work[
-        at.b_slope : at.importance
-    ] * mean
-
-
-@cache
-def _tile_gradient(model):
-    shape, at = (model.n, model.m), Layout.of(model.n, model.m)
-    relu = (model.hidden == "relu", model.output == "relu")
-
-    @njit(fastmath=_FASTMATH)
-    def gradient(work, run_time_shape):
-        _add_gradient(work, at, shape, run_time_shape, relu)
-
-    return gradient

@@ -99,7 +99,7 @@ def _range(row: dict[str, Any], name: str, digits: int) -> str:
 def _named(names: list[dict], latents: int, about: dict[str, Any]) -> str:
     alone = sum(len(row["labels"]) == 1 for row in names)
     return (
-        f"Of {latents} latents of a TopK autoencoder (k = {about['k']}, explained variance "
+        f"Of {latents} latents of a TopK autoencoder (k = {about['code']['k']}, explained variance "
         f"{about['explained_variance']:.2f}) {len(names)} get a name at a false-discovery rate of "
         f"{100 * about['level']:.0f} %, {alone} of them that of a single label."
     )
