@@ -196,9 +196,7 @@ def load(folder: str | Path) -> Run:
         training=training,
         seed=about["seed"],
         index=record.arrays["index"],
-        snapshots=Snapshots(
-            tuple(training.snapshots), arrays["snapshots.W"], arrays["snapshots.b"]
-        ),
+        snapshots=Snapshots(steps, arrays["snapshots.W"], arrays["snapshots.b"]),
         kernel=about["kernel"],
         **{name: arrays[name] for name in ("W", "b", "loss", "loss_se")},
     )

@@ -35,8 +35,8 @@ def plot(x: Run | Phases | torch.Tensor, style: Style = LIGHT) -> Figure:
         best = x.best()
         W, b = best.W.flatten(0, -3), best.b.flatten(0, -2)
         if x.model.m == 2:
-            return drawn(direction_plot, style, W.numpy()[0])  # pyright: ignore
-        p = np.array([x.worlds[0].probability.mean()])
+            return drawn(direction_plot, style, W.numpy()[0])
+        p = np.array([x.worlds[0].probability.mean()])  # pyright: ignore
         return drawn(gram_across_densities, style, W.numpy(), b.numpy(), p)
     if isinstance(x, torch.Tensor) and x.ndim == 2 and x.shape[-1] == 2:
         return drawn(direction_plot, style, x.detach().cpu().numpy())
