@@ -22,7 +22,7 @@ demo: $(VENV)/.installed
 
 # Everything that CI checks: format, lint, types, then the suite (doctests included).
 test: check
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
 # The tests that take minutes each.
 test-slow: $(VENV)/.installed
