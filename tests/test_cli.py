@@ -91,6 +91,21 @@ def test_the_main_job_ends_in_a_report_and_a_table_of_findings(job):
         assert (out / "packing" / f"{name}.parquet").is_file()
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1100])
+def test_the_report_opens_offline_and_fits(job, visit, width, scheme):
+    out, _ = job
+    seen = visit((out / "report.html").read_text("utf-8"), width=width, scheme=scheme)
+    assert seen.value("document.scrollingElement.scrollWidth") <= width
+    assert [url for url in seen.requests if not url.startswith(("file:", "data:"))] == []
+    assert seen.complaints == []
+    # Every figure of the theme is there and drawn.
+    shown = "[...document.images].filter(image => image.offsetParent !== null)"
+    assert seen.value(f"{shown}.length") >= 7
+    assert seen.value(f"{shown}.every(image => image.complete && image.naturalWidth > 0)")
+
+
 def test_the_same_seed_gives_the_same_files(job, config, tmp_path):
     out, _ = job
     again = tmp_path / "again"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import superpose as sp
-from superpose.unmix import L1, SAE, SAETraining, TopK, match, neurons
+from superpose.unmix import L1, SAE, SAETraining, TopK, load, match, neurons, unmix
 from superpose.unmix.training import Adam, _batches
 
 SHORT = SAETraining(samples=6_400, batch=128, dead_after=640)
@@ -163,3 +163,14 @@ def test_bad_requests_are_refused(data):
     for wrong in ({"samples": 0}, {"batch": -1}, {"lr": 0.0}, {"warmup": 0.8, "decay": 0.5}):
         with pytest.raises(ValueError, match="SAETraining"):
             SAETraining(**wrong)
+
+
+def test_a_saved_sae_comes_back_whole(tmp_path):
+    x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    for code in (TopK(d_sae=6, k=2), L1(d_sae=6, coefficient=0.1)):
+        sae = unmix(x, code, SAETraining(samples=2_000), seeds=2)
+        sae.save(tmp_path / type(code).__name__)
+        back = load(tmp_path / type(code).__name__)
+        assert back.code == code
+        assert back.history == sae.history
+        assert torch.equal(back.encode(x), sae.encode(x))

@@ -10,7 +10,7 @@ from superpose.unmix.baselines import ica, neurons, random_dictionary
 from superpose.unmix.codes import L1, Code, TopK
 from superpose.unmix.faithfulness import Faithfulness, faithfulness
 from superpose.unmix.matching import Match, match, random_mmcs
-from superpose.unmix.sae import SAE, Dictionary
+from superpose.unmix.sae import SAE, Dictionary, load
 from superpose.unmix.training import SAETraining, unmix
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "TopK",
     "faithfulness",
     "ica",
+    "load",
     "match",
     "neurons",
     "random_dictionary",

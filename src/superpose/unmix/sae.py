@@ -1,7 +1,8 @@
 """The sparse autoencoder: weights of a stack of dictionaries and the code they share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -11,7 +12,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from superpose.unmix.codes import Code
+from superpose import records
+from superpose.unmix.codes import L1, Code, TopK
 
 _ARRAYS = ("W_enc", "b_enc", "W_dec", "b_dec")
 
@@ -96,6 +98,13 @@ class SAE:
         """The weights by name, as arrays."""
         return {name: getattr(self, name).detach().cpu().numpy() for name in _ARRAYS}
 
+    def save(self, folder: str | Path) -> Path:
+        """Write the weights, the code and the history to a folder, atomically."""
+        code = {"name": type(self.code).__name__, **asdict(self.code)}  # pyright: ignore
+        about = {"code": code, "advice": self.advice}
+        tables = {} if self.history is None else {"history": self.history}
+        return records.save(folder, kind="sae", about=about, arrays=self.arrays(), tables=tables)
+
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray], code: Code) -> "SAE":
         """An SAE from `arrays()`. Raises ValueError for missing names or shapes that clash."""
@@ -121,3 +130,12 @@ class SAE:
             torch.tensor(arrays[name], dtype=torch.float32) for name in _ARRAYS
         )
         return cls(W_enc, b_enc, W_dec, b_dec, code)
+
+
+def load(folder: str | Path) -> SAE:
+    """Read an SAE written by `SAE.save`; raises records.RecordError where a byte has changed."""
+    record = records.load(folder, kind="sae")
+    described = dict(record.about["code"])
+    code = {kind.__name__: kind for kind in (TopK, L1)}[described.pop("name")](**described)
+    sae = SAE.from_arrays(record.arrays, code)
+    return replace(sae, history=record.tables.get("history"), advice=tuple(record.about["advice"]))
