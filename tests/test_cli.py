@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,6 +204,9 @@ BAD = {
     "empty activations": (None, ["--activations", "empty.npy"], 2, "at least one of each"),
     "corrupt activations": (None, ["--activations", "corrupt.npz"], 2, "not a readable"),
     "pickled activations": (None, ["--activations", "pickle.npy"], 2, "not a readable"),
+    "seed too large": (None, ["--seed", "4294967296"], 2, "less than 4294967296"),
+    "too few samples": (None, ["--activations", "few.npy"], 2, "few.npy: measure: 20 samples"),
+    "constant activations": (None, ["--activations", "same.npy"], 2, "all samples are equal"),
     "labels too short": (
         None,
         ["--activations", "good.npy", "--labels", "short.npy"],
@@ -217,6 +221,8 @@ def test_bad_input_is_one_sentence_and_an_exit_code(case, tmp_path):
     text, arguments, code, says = BAD[case]
     np.save(tmp_path / "good.npy", np.ones((5, 2), np.float32))
     np.save(tmp_path / "short.npy", np.arange(3))
+    np.save(tmp_path / "few.npy", np.arange(40.0).reshape(20, 2))
+    np.save(tmp_path / "same.npy", np.ones((200, 2)))
     np.save(tmp_path / "nan.npy", np.full((5, 2), np.nan))
     np.save(tmp_path / "empty.npy", np.empty((0, 2)))
     np.save(tmp_path / "pickle.npy", np.array([{}], dtype=object), allow_pickle=True)
@@ -247,6 +253,24 @@ def test_an_unwritable_or_foreign_folder_is_refused_and_left_alone(config, job, 
     other = superpose("run", config, "--seed", "9", "--out", out)
     assert other.returncode == 2
     assert "another configuration" in other.stderr
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((200, 3)))
+    arrays = superpose("run", config, "--activations", tmp_path / "x.npy", "--out", out)
+    assert arrays.returncode == 2
+    assert "other arrays" in arrays.stderr
+
+
+def test_a_stray_file_breaks_neither_the_report_nor_a_finished_job(config, job, tmp_path):
+    out, _ = job
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    (copy / "my notes.txt").write_text("mine")
+    report = superpose("report", copy)
+    assert report.returncode == 0, report.stderr
+    (copy / "findings.json").unlink()
+    again = superpose("run", config, "--out", copy, "--quiet")
+    assert again.returncode == 0, again.stderr
+    assert (copy / "my notes.txt").read_text() == "mine"
+    assert (copy / "manifest.json").read_bytes() == (out / "manifest.json").read_bytes()
 
 
 def test_doctor_tells_the_installation(tmp_path):
@@ -257,6 +281,9 @@ def test_doctor_tells_the_installation(tmp_path):
     bad = superpose("doctor", environment={"SUPERPOSE_THREADS": "many"})
     assert bad.returncode == 2
     assert "SUPERPOSE_THREADS" in bad.stderr
+    run = superpose("run", "--out", tmp_path / "o", environment={"SUPERPOSE_THREADS": "many"})
+    assert run.returncode == 2
+    assert not (tmp_path / "o").exists()
 
 
 def test_show_config_prints_a_configuration_that_runs(tmp_path):

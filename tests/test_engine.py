@@ -129,6 +129,8 @@ def test_tables_have_a_row_for_each_model_and_feature(stack):
         ({"world": sp.Features(n=4)}, "make them equal"),
         ({"runs": 0}, "nothing to train"),
         ({"runs": range(-2, 1)}, "start at 0"),
+        ({"seed": 2**32}, r"seed=4294967296.*below 2\*\*32"),
+        ({"world": sp.Features(n=5, p=1e-10)}, r"p=1e-10.*at least 2\*\*-32"),
     ],
 )
 def test_bad_arguments_name_the_law(arguments, message):

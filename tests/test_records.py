@@ -337,6 +337,22 @@ def test_sealing_refuses_damage_and_depth(tmp_path):
         records.seal(folder / "nowhere", kind="result", about={})
 
 
+def test_sealing_by_name_leaves_what_is_not_ours_alone(tmp_path):
+    folder = result_folder(tmp_path)
+    records.unseal(folder)
+    assert not records.is_complete(folder)
+    for stray in ("my notes.txt", "figures/my notes.txt", "models/my notes.txt"):
+        (folder / stray).write_text("mine")
+    ours = ["report.html", "models", "figures/phases.svg"]
+    records.seal(folder, kind="result", about={}, names=ours)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert list(manifest["files"]) == ["figures/phases.svg", "models/manifest.json", "report.html"]
+    assert records.is_complete(folder)
+    assert len(records.verify(folder)) == 3
+    with pytest.raises(RecordError, match="cannot read"):
+        records.seal(folder, kind="result", about={}, names=["nothing.txt"])
+
+
 def test_json_has_sorted_keys_and_no_nan(tmp_path):
     path = records.write_json(tmp_path / "x.json", {"b": np.inf, "a": [np.nan, 1.5, True]})
     assert path.read_text() == '{\n  "a": [\n    null,\n    1.5,\n    true\n  ],\n  "b": null\n}\n'

@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Heavy modules load inside the commands that need them."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from superpose import __version__
 if TYPE_CHECKING:
     from superpose.experiments.configuration import Configuration
 
-DONE, FAILED, USAGE, RESUMABLE, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _errors = Console(stderr=True, highlight=False, soft_wrap=True)
 _output = Console(highlight=False, soft_wrap=True)
@@ -35,6 +36,15 @@ AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 
 class UsageError(Exception):
     """Something the user asked for cannot be; exit code 2."""
+
+
+@contextmanager
+def _as_asked() -> Iterator[None]:
+    """What the user gave is read in here, so a wrong value is theirs to mend."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 @app.command
@@ -96,19 +106,22 @@ def _main_job(
     arrays: tuple[Path | None, Path | None],
     progress: "Reporter",
 ) -> list[str]:
-    from superpose import records
+    from superpose import engine, records
     from superpose.experiments import main, network
     from superpose.report import story
 
     activations, labels = arrays
-    own = network.own_arrays(activations, labels) if activations else None
+    with _as_asked():
+        engine.threads()
+        own = network.own_arrays(activations, labels) if activations else None
     main.run(settings, text, out, own=own, progress=progress)
-    words = ["superpose run config.toml"]
-    words += [f"--activations {activations}"] if activations else []
-    words += [f"--labels {labels}"] if labels else []
-    provenance = main.provenance(" ".join(words))
+    words = ["superpose", "run", "config.toml"]
+    words += ["--activations", str(activations)] if activations else []
+    words += ["--labels", str(labels)] if labels else []
+    provenance = main.provenance(shlex.join(words))
     if records.is_complete(out, provenance):
         return json.loads((out / "findings.json").read_text("utf-8"))["findings"]
+    records.unseal(out)
     records.write_json(out / "provenance.json", provenance)
     progress("report", 0, 1)
     findings = story.write(out)
@@ -168,7 +181,8 @@ def doctor(*, json_: AsJson = False) -> int:
     """
     from superpose import diagnosis
 
-    found = diagnosis.examine()
+    with _as_asked():
+        found = diagnosis.examine()
     if json_:
         print(json.dumps(found, indent=2))
         return DONE
@@ -283,7 +297,7 @@ def _foreseen(error: Exception) -> tuple[str, int]:
     if isinstance(error, RecordError | OSError):
         return str(error), FAILED
     if isinstance(error, ValueError):
-        return str(error), USAGE
+        return f"the job failed: {error}", FAILED
     raise error
 
 

@@ -87,7 +87,7 @@ class ToyModel:
         A function of (seed, run) alone. The notebook's scale depends on how many models it
         trains at once (a quirk of Xavier's rule on a three-axis tensor); this one does not.
         """
-        rng = np.random.Generator(np.random.Philox(key=[seed, run]))
+        rng = np.random.Generator(np.random.Philox(key=np.array([seed, run], np.uint64)))
         W = rng.standard_normal((self.n, self.m), np.float32) * np.sqrt(2 / (self.n + self.m))
         return torch.from_numpy(W.astype(np.float32)), torch.zeros(self.n)
 

@@ -29,7 +29,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Mean of independent values (one per seed) with Student's t interval.
 
     NaN marks a value that could not be measured and is left out. One value alone says nothing
-    of its spread: its interval is infinite.
+    of its spread: its interval is infinite, as is that of values of which one is.
 
     >>> print(mean_interval([1.0, 2.0, 3.0]))
     2 [-0.484, 4.48]
@@ -38,7 +38,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     if x.size == 0:
         return Interval(np.nan, np.nan, np.nan, level)
     mean = float(x.mean())
-    if x.size == 1:
+    if x.size == 1 or not np.isfinite(x).all():
         return Interval(mean, -np.inf, np.inf, level)
     half = stats.t.ppf((1 + level) / 2, x.size - 1) * x.std(ddof=1) / np.sqrt(x.size)
     return Interval(mean, float(mean - half), float(mean + half), level)

@@ -34,6 +34,18 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path):
         ("[pack]\nn = 'many'\n", "pack.n = 'many'"),
         ("[pack]\ndensities = [1.0]\nsparsities = [1.0]\n", "either densities .* or sparsities"),
         ("seed = \n", "not valid TOML"),
+        ("seed = 4294967296\n", "seed = 4294967296: .*less than 4294967296"),
+        ("seed = true\n", "seed = True: .*integer"),
+        ("[pack]\nruns = true\n", "pack.runs = True: .*integer"),
+        ("[pack]\nn = 1e3\n", "pack.n = 1000.0: .*integer"),
+        ("[unmix]\nscored = 2e3\n", "unmix.scored = 2000.0: .*integer"),
+        ("[pack]\ndensities = [0.5, 0.5]\n", "pack: densities repeats 0.5: each may stand once"),
+        ("[pack]\nsparsities = [3, 1, 3.0]\n", "pack: sparsities repeats 3: each may stand once"),
+        (
+            "[pack]\ndensities = { start = 0.5, stop = 0.5, count = 2 }\n",
+            "pack: densities repeats 0.5",
+        ),
+        ("[pack]\ndensities = [1e-10]\n", "pack.densities.0 = 1e-10: .*greater than or equal"),
     ],
 )
 def test_a_bad_file_is_one_sentence_that_names_the_key(tmp_path, text, says):
@@ -60,3 +72,22 @@ def test_a_seed_from_outside_replaces_the_files_own(tmp_path):
     assert configuration.read(tmp_path / "kept.toml") == settings
     with pytest.raises(configuration.ConfigurationError, match="seed"):
         configuration.read_with_seed(None, -1)
+    with pytest.raises(configuration.ConfigurationError, match="less than 4294967296"):
+        configuration.read_with_seed(None, 2**32)
+
+
+@pytest.mark.parametrize("line", ["seed = 3", "  seed=3 # three", '"seed" = 3', "'seed' = 3", ""])
+def test_a_seed_line_is_replaced_however_it_is_written(tmp_path, line):
+    path = tmp_path / "my.toml"
+    path.write_text(f"# mine\n{line}\n[pack]\nsteps = 10_000\nruns = 3\n")
+    settings, text = configuration.read_with_seed(path, 7)
+    path.write_text(text)
+    assert configuration.read(path) == settings
+    assert (settings.seed, settings.pack.runs) == (7, 3)
+
+
+def test_a_seed_that_cannot_be_replaced_is_to_be_set_in_the_file(tmp_path):
+    path = tmp_path / "my.toml"
+    path.write_text('"\\u0073eed" = 3\n')
+    with pytest.raises(configuration.ConfigurationError, match="set seed = 7 in the file"):
+        configuration.read_with_seed(path, 7)

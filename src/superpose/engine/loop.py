@@ -90,9 +90,17 @@ def _check(
 ) -> None:
     if not worlds or not len(numbers):
         raise ValueError("train: there is nothing to train; give at least one world and one run")
-    if numbers[0] < 0 or numbers[-1] < 0 or seed < 0:
-        raise ValueError(f"train(runs={numbers}, seed={seed}): run numbers and seed start at 0")
+    if numbers[0] < 0 or numbers[-1] < 0 or not 0 <= seed < 2**32:
+        raise ValueError(
+            f"train(runs={numbers}, seed={seed}): run numbers and seed start at 0, and a seed is "
+            "below 2**32"
+        )
     for world in worlds:
+        p = float(world.set_probability.min())
+        if p < 2**-32:
+            raise ValueError(
+                f"train: the world has p={p:g}, but a draw has 32 bits; give p of at least 2**-32"
+            )
         if world.n != model.n:
             raise ValueError(
                 f"train: the model has n={model.n} features but the world has n={world.n}; "

@@ -63,6 +63,12 @@ class Run:
         at = self.loss.nan_to_num(nan=torch.inf).argmin(-1, keepdim=True)
         return self._take(at)
 
+    def finite(self) -> "Run":
+        """The stack without the run numbers of which any model diverged."""
+        diverged = self.diverged.reshape(-1, self.index.shape[-1]).any(0)
+        (at,) = torch.nonzero(~diverged, as_tuple=True)
+        return self._take(at.expand(*self.loss.shape[:-1], -1)) if diverged.any() else self
+
     def _take(self, at: Int[Tensor, "*run"]) -> "Run":
         def take(array: Tensor, trailing: int) -> Tensor:
             leading = array.ndim - at.ndim - trailing

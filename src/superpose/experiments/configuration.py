@@ -14,9 +14,12 @@ from superpose.engine import Training
 from superpose.features import Features
 from superpose.models import ToyModel
 
-Count = Annotated[int, Field(ge=1)]
-Probability = Annotated[float, Field(gt=0, le=1)]
-Sparsity = Annotated[float, Field(ge=1)]
+# Strict: `true` and 1e3 are no counts. A draw has 32 bits, and so has a seed.
+Count = Annotated[int, Field(strict=True, ge=1)]
+Thousands = Annotated[int, Field(strict=True, ge=1_000)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+Probability = Annotated[float, Field(ge=2**-32, le=1)]
+Sparsity = Annotated[float, Field(ge=1, le=2**32)]
 
 
 class ConfigurationError(ValueError):
@@ -54,18 +57,26 @@ class SweepSection(_Section):
     def _one_axis(self) -> "SweepSection":
         if (self.densities is None) == (self.sparsities is None):
             raise ValueError("give either densities (p) or sparsities (1/p)")
+        axis = self._axis()
+        for place, p in enumerate(axis):
+            if p in axis[:place]:
+                key = "densities" if self.sparsities is None else "sparsities"
+                value = p if self.sparsities is None else self.sparsities[place]
+                raise ValueError(f"{key} repeats {value:g}: each may stand once")
         return self
+
+    def _axis(self) -> list[float]:
+        if isinstance(self.densities, LogRange):
+            ends = self.densities
+            return np.geomspace(ends.start, ends.stop, ends.count).tolist()
+        return np.asarray(self.densities or 1.0 / np.asarray(self.sparsities)).tolist()
 
     @property
     def worlds(self) -> list[Features]:
         """The worlds of the sweep, from dense to sparse."""
-        if isinstance(self.densities, LogRange):
-            axis = np.geomspace(self.densities.start, self.densities.stop, self.densities.count)
-        else:
-            axis = np.asarray(self.densities or 1.0 / np.asarray(self.sparsities))
         return [
-            Features(n=self.n, p=float(p), importance=self.importance)
-            for p in sorted(axis.tolist(), reverse=True)
+            Features(n=self.n, p=p, importance=self.importance)
+            for p in sorted(self._axis(), reverse=True)
         ]
 
     @property
@@ -89,8 +100,8 @@ class UnmixSection(_Section):
     """Sparse autoencoders on the hidden activations of chosen models."""
 
     samples: Count = 300_000
-    activations: Annotated[int, Field(ge=1_000)] = 100_000
-    scored: Annotated[int, Field(ge=1_000)] = 20_000
+    activations: Thousands = 100_000
+    scored: Thousands = 20_000
     seeds: Count = 3
     widening: Count = 2
     l1: Annotated[float, Field(gt=0)] = 0.4
@@ -107,7 +118,7 @@ class NetworkSection(_Section):
 class Configuration(_Section):
     """Everything that determines the results of the main job."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     pack: SweepSection
     uniform: SweepSection
     unmix: UnmixSection
@@ -139,15 +150,29 @@ def read(path: str | Path | None = None) -> Configuration:
 
 
 def read_with_seed(path: str | Path | None, seed: int | None) -> tuple[Configuration, str]:
-    """The configuration with `seed` in place of its own, and its text for the record."""
+    """The configuration with `seed` in place of its own, and its text for the record.
+
+    Raises ConfigurationError where the seed cannot be replaced in the text.
+    """
     configuration = read(path)
     text = default_text() if path is None else Path(path).read_text("utf-8")
     if seed is None or seed == configuration.seed:
         return configuration, text
-    values = configuration.model_dump() | {"seed": seed}
+    wanted = _checked(configuration.model_dump() | {"seed": seed}, "--seed")
     # The seed is a key of the top level, so it may only stand before the first section.
-    kept = re.sub(r"(?m)^seed\s*=.*$", "", text, count=1)
-    return _checked(values, "--seed"), f"seed = {seed}\n{kept}"
+    section = re.search(r"(?m)^[ \t]*\[", text)
+    end = section.start() if section else len(text)
+    kept = re.sub(r"(?m)^[ \t]*([\"']?)seed\1[ \t]*=.*$", "", text[:end], count=1) + text[end:]
+    edited = f"seed = {seed}\n{kept}"
+    try:
+        same = _checked(_merged(tomllib.loads(default_text()), tomllib.loads(edited)), "") == wanted
+    except ValueError:
+        same = False
+    if not same:
+        raise ConfigurationError(
+            f"--seed {seed}: cannot replace the seed in {path}; set seed = {seed} in the file"
+        )
+    return wanted, edited
 
 
 def _merged(default: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -184,6 +209,8 @@ def _sentence(error: ValidationError) -> str:
     path = [str(part) for part in first["loc"]]
     if first["type"] != "extra_forbidden":
         key = ".".join(part for part in path if _is_key(part))
+        if first["type"] == "value_error":
+            return f"{key}: {first['msg'].removeprefix('Value error, ')}"
         return f"{key} = {first['input']!r}: {first['msg']}"
     known = list(_section(path).model_fields)
     close = get_close_matches(path[-1], known, n=1)

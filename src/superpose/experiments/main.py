@@ -4,6 +4,7 @@ Every stage leaves a record that says what it was made from; a stage whose recor
 made from the same is not computed again. So an interrupted job goes on where it stopped.
 """
 
+import json
 import platform
 import subprocess
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total) as a stage goes on."""
 
 CONFIGURATION = "config.toml"
+ARRAYS = "arrays.json"
 
 
 def run(
@@ -33,10 +35,11 @@ def run(
     """Run, or go on with, the main job in folder `out`; `text` is the configuration as written.
 
     `own` are a user's own activations, looked at in place of the digits. Raises
-    ConfigurationError when `out` belongs to another configuration, records.RecordError when it
-    cannot be written.
+    ConfigurationError when `out` belongs to another configuration or to other arrays,
+    records.RecordError when it cannot be written.
     """
     _claim(out, configuration, text)
+    _claim_arrays(out, own)
     seed = configuration.seed
     swept = {}
     for name, section in (("pack", configuration.pack), ("uniform", configuration.uniform)):
@@ -79,7 +82,10 @@ def _stage(
             return
     except (records.RecordError, KeyError):
         pass
-    make(folder, made_from)
+    try:
+        make(folder, made_from)
+    except ValueError as error:
+        raise ValueError(f"{folder.name}: {error}") from error
 
 
 def _claim(out: Path, configuration: Configuration, text: str) -> None:
@@ -94,6 +100,24 @@ def _claim(out: Path, configuration: Configuration, text: str) -> None:
         if out.is_dir() and any(out.iterdir()):
             raise ConfigurationError(f"{out}: is not empty; choose another --out")
         records.write_text(mine, text)
+
+
+def _claim_arrays(out: Path, own: network.OwnArrays | None) -> None:
+    """The results of a folder are of the digits or of one user's arrays, never of both."""
+    mine = out / ARRAYS
+    source, digest = (own.source, own.digest) if own else ("digits", None)
+    if not mine.exists():
+        records.write_json(mine, {"source": source, "digest": digest})
+        return
+    try:
+        held = json.loads(mine.read_text("utf-8"))
+        same = held["digest"] == digest
+    except (ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise ConfigurationError(
+            f"{out}: holds a job of other arrays ({mine}), not of {source}; choose another --out"
+        )
 
 
 def _named(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:

@@ -12,6 +12,7 @@ from superpose import records
 from superpose.activations import Activations
 from superpose.experiments import digits
 from superpose.experiments.configuration import NetworkSection
+from superpose.networks.measure import varying
 from superpose.unmix import SAETraining
 
 Progress = Callable[[int, int], None]
@@ -27,11 +28,20 @@ class OwnArrays:
 
 
 def own_arrays(activations: Path, labels: Path | None = None) -> OwnArrays:
-    """Read a user's arrays; raises ValueError or FileNotFoundError naming the file."""
+    """Read a user's arrays; raises ValueError or FileNotFoundError naming the file.
+
+    Too few samples, or none that differ, raise here what `measure` would raise late in the job.
+    """
     acts = Activations.from_file(activations, labels=labels)
-    digest = hashlib.sha256(acts.x.numpy().tobytes())
-    if acts.labels is not None:
-        digest.update(acts.labels.tobytes())
+    try:
+        varying(acts)
+    except ValueError as error:
+        raise ValueError(f"{activations}: {error}") from None
+    digest = hashlib.sha256()
+    for name, array in (("activations", acts.x.numpy()), ("labels", acts.labels)):
+        if array is not None:
+            digest.update(f"{name} {array.shape} {array.dtype.str}\n".encode())
+            digest.update(array.tobytes())
     return OwnArrays(acts, activations.name, digest.hexdigest())
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from superpose import engine, geometry, phases, records
+from superpose import engine, geometry, measures, phases, records
 from superpose.engine import Run
 from superpose.experiments.configuration import SweepSection
 from superpose.features import Features
 from superpose.kernels import cpu
-from superpose.statistics import mean_interval
+from superpose.statistics import Interval, mean_interval
 
 Progress = Callable[[int, int], None]
 
@@ -79,10 +79,17 @@ def _kept(folder: Path, sweep: SweepSection, worlds: list[Features], seed: int) 
 
 
 def see(run: Run, folder: Path, made_from: dict[str, Any]) -> phases.Phases:
-    """Find the phases and shapes of a sweep; tables and findings go to a record."""
+    """Find the phases and shapes of a sweep; tables and findings go to a record.
+
+    Run numbers of which a model diverged are left out and named. Raises ValueError when none is
+    left.
+    """
+    trained, run = run, run.finite()
+    if not run.index.size:
+        raise ValueError("every run of the sweep diverged; lower lr in the configuration")
     features = run.table("features")
     found = phases.find(features)
-    shapes = _shapes(run)
+    left_out = sorted(set(trained.index.ravel().tolist()) - set(run.index.ravel().tolist()))
     records.save(
         folder,
         kind="packing",
@@ -91,7 +98,11 @@ def see(run: Run, folder: Path, made_from: dict[str, Any]) -> phases.Phases:
             "model": {"n": run.model.n, "m": run.model.m},
             "runs": run.index.shape[-1],
             "onset": asdict(found.onset),
-            "notes": found.notes,
+            "runs_by_onset": _onset_counts(found.onsets),
+            "notes": [
+                *found.notes,
+                *([f"runs {left_out} diverged and were left out"] if left_out else []),
+            ],
         },
         tables={
             "models": run.table(),
@@ -101,7 +112,7 @@ def see(run: Run, folder: Path, made_from: dict[str, Any]) -> phases.Phases:
             "changes": found.changes,
             "ranges": found.ranges,
             "sensitivity": found.sensitivity,
-            "shapes": shapes,
+            "shapes": _shapes(run),
             "summary": _summary(run),
             "lines": _lines(run),
         },
@@ -109,8 +120,23 @@ def see(run: Run, folder: Path, made_from: dict[str, Any]) -> phases.Phases:
     return found
 
 
+def _onset_counts(onsets: pa.Table) -> dict[str, int]:
+    """Runs in which superposition begins inside the range, is there before, or never comes."""
+    inside = np.isfinite(onsets["onset"].to_numpy())
+    beyond = np.isinf(onsets["high"].to_numpy())
+    return {
+        "inside": int(inside.sum()),
+        "before": int((~inside & ~beyond).sum()),
+        "never": int((~inside & beyond).sum()),
+    }
+
+
 def _shapes(run: Run) -> pa.Table:
-    """One row a factor of each model: p, run, label, size, dim, dimensionality, error."""
+    """One row a factor of each model: p, run, label, size, dim, dimensionality, error.
+
+    A model that represents nothing has one row, without a factor.
+    """
+    nothing = geometry.Factor("nothing", (), 0, float("nan"), float("nan"))
     rows = [
         {
             "p": float(world.probability.mean()),
@@ -124,7 +150,7 @@ def _shapes(run: Run) -> pa.Table:
         }
         for w, (world, models) in enumerate(zip(run.worlds, geometry.classify(run.W), strict=True))
         for r, factors in enumerate(models)
-        for factor in factors
+        for factor in factors or [nothing]
     ]
     return pa.Table.from_pylist(rows)
 
@@ -139,16 +165,8 @@ def _summary(run: Run) -> pa.Table:
     for w, world in enumerate(run.worlds):
         for name in MEASURES:
             values = models[name].to_numpy().reshape(len(run.worlds), -1)[w]
-            interval = mean_interval(values)
-            rows.append(
-                {
-                    "p": float(world.probability.mean()),
-                    "measure": name,
-                    "estimate": interval.estimate,
-                    "low": interval.low,
-                    "high": interval.high,
-                }
-            )
+            row = {"p": float(world.probability.mean()), "measure": name}
+            rows.append(row | plain(mean_interval(values)))
     return pa.Table.from_pylist(rows)
 
 
@@ -157,20 +175,33 @@ NEAR = 0.02
 
 
 def _lines(run: Run) -> pa.Table:
-    """Share of the represented features near each line of dimensionality, density by density."""
-    features = run.table("features")
-    norm, D = (
-        features[name].to_numpy().reshape(len(run.worlds), -1)
-        for name in ("norm", "dimensionality")
-    )
+    """Share of the represented features near each line of dimensionality, mean over models.
+
+    A feature is near the closest line only, and only within `NEAR` of it. Columns: p, line
+    ("below 0.38" is everything under that), estimate, low, high, features (represented, in all).
+    """
+    norms, dims = measures.feature_norms(run.W), measures.dimensionality(run.W)
+    values = np.array(list(LINES.values()))
     rows = []
     for w, world in enumerate(run.worlds):
-        learned = D[w][norm[w] > phases.REPRESENTED]
-        if not learned.size:
-            continue
-        rows.append(
-            {"p": float(world.probability.mean()), "represented": int(learned.size)}
-            | {name: float((abs(learned - value) < NEAR).mean()) for name, value in LINES.items()}
-            | {"below 0.38": float((learned < 0.38).mean())}
-        )
+        shares = []
+        for norm, D in zip(norms[w].numpy(), dims[w].numpy(), strict=True):
+            D = D[norm > phases.REPRESENTED]
+            distance = abs(D[:, None] - values)
+            near = (distance < NEAR) & (distance == distance.min(1, keepdims=True))
+            if D.size:
+                shares.append([*near.mean(0), (D < 0.38).mean()])
+        learned = int((norms[w] > phases.REPRESENTED).sum())
+        for line, column in zip([*LINES, "below 0.38"], np.array(shares).T, strict=bool(shares)):
+            rows.append(
+                {"p": float(world.probability.mean()), "line": line, "features": learned}
+                | plain(mean_interval(column))
+            )
     return pa.Table.from_pylist(rows)
+
+
+def plain(interval: Interval) -> dict[str, float]:
+    """Estimate and bounds as columns; the infinite bounds of one seed become NaN: missing."""
+    bounds = np.array([interval.low, interval.high])
+    low, high = np.where(np.isfinite(bounds), bounds, np.nan)
+    return {"estimate": interval.estimate, "low": float(low), "high": float(high)}

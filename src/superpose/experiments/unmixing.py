@@ -17,7 +17,8 @@ from superpose import geometry, measures, phases, records
 from superpose.activations import Activations
 from superpose.engine import Run
 from superpose.experiments.configuration import UnmixSection
-from superpose.statistics import Interval, mean_interval
+from superpose.experiments.packing import plain
+from superpose.statistics import mean_interval
 from superpose.unmix import (
     L1,
     SAE,
@@ -63,34 +64,39 @@ class Subject:
 
 
 def subjects(run: Run) -> list[Subject]:
-    """Models on both sides of the change, each of the lowest loss at its density.
+    """Models on both sides of the change, each of the lowest loss among those of its kind.
 
-    "before": the sparsest density at which no model has superposition; "after": the density
-    past it at which most models agree on their shape, every represented feature superposed;
-    "sparsest": the last of the sweep. Those that do not exist, or fall together, are left out.
+    "before": at the last density before any model has superposition; "after": at the density
+    where most models agree on their shape among those at which most have every represented
+    feature superposed, one of these; "sparsest": the last of the sweep. Those that do not exist
+    or represent nothing are left out.
     """
-    share = _superposed_share(run)
-    none = np.flatnonzero(np.maximum.accumulate((share > 0).any(1)) == 0)
-    agreed = _agreement(run)
-    all_superposed = np.flatnonzero((share == 1).mean(1) > 0.5)
-    chosen = {}
+    share, last = _superposed_share(run), len(run.worlds) - 1
+    chosen: dict[str, tuple[int, np.ndarray]] = {}
+    begun = np.maximum.accumulate((share > 0).any(1))
+    (none,) = np.nonzero(~begun & (share == 0).any(1))
     if none.size:
-        chosen["before"] = int(none[-1])
-    if all_superposed.size:
-        chosen["after"] = int(all_superposed[np.argmax(agreed[all_superposed])])
-    last = len(run.worlds) - 1
-    if (share[last] > 0).any() and last not in chosen.values():
-        chosen["sparsest"] = last
-    best = run.best().index[:, 0]
-    return [_subject(name, run, w, int(best[w])) for name, w in chosen.items()]
+        chosen["before"] = int(none[-1]), share[none[-1]] == 0
+    (most,) = np.nonzero((share == 1).mean(1) > 0.5)
+    if most.size:
+        w = int(most[np.argmax(_agreement(run)[most])])
+        chosen["after"] = w, share[w] == 1
+    if last not in [w for w, _ in chosen.values()]:
+        chosen["sparsest"] = last, np.ones(share.shape[1], bool)
+    found = []
+    for name, (w, kind) in chosen.items():
+        loss = np.where(kind, run.loss[w].numpy(), np.inf)
+        found.append(_subject(name, run, w, int(loss.argmin())))
+    return [subject for subject in found if subject.represented]
 
 
 def _superposed_share(run: Run) -> np.ndarray:
-    """For each world and run, the share of the represented features that are superposed."""
+    """For each world and run the share of represented features that are superposed, or NaN."""
     norms, overlap = measures.feature_norms(run.W), measures.interference(run.W)
     states = phases.state(norms.numpy(), overlap.numpy())
     represented = (states != "ignored").sum(-1)
-    return (states == "superposed").sum(-1) / np.maximum(represented, 1)
+    superposed = (states == "superposed").sum(-1)
+    return np.where(represented > 0, superposed / np.maximum(represented, 1), np.nan)
 
 
 def _agreement(run: Run) -> np.ndarray:
@@ -98,8 +104,7 @@ def _agreement(run: Run) -> np.ndarray:
     return np.array([max(map(models.count, models)) / len(models) for models in shapes])
 
 
-def _subject(name: str, run: Run, w: int, r: int) -> Subject:
-    at = int(np.flatnonzero(run.index[w] == r)[0])
+def _subject(name: str, run: Run, w: int, at: int) -> Subject:
     W, p = run.W[w, at], run.worlds[w].probability
     states = phases.state(measures.feature_norms(W).numpy(), measures.interference(W).numpy())
     represented = states != "ignored"
@@ -123,7 +128,8 @@ def unmix_all(
     progress: Progress | None = None,
 ) -> None:
     """Un-mix every subject; dictionaries, scores and faithfulness go to a record."""
-    chosen, seed = subjects(run), run.seed
+    run, seed = run.finite(), run.seed
+    chosen, notes = _usable(run, section)
     scores, kept, arrays = [], [], {}
     for i, subject in enumerate(chosen):
         world = run.worlds[subject.world]
@@ -147,10 +153,12 @@ def unmix_all(
             if progress:
                 progress(i * len(codes) + j + 1, total)
         for name, dictionary in dictionaries.items():
+            told = getattr(dictionary, "advice", ())
+            notes += [f"{name} at 1/(1 − S) = {subject.sparsity:.3g}: {text}" for text in told]
             scores += _scores(subject, name, dictionary, (W, run.model.encode(held, W), held))
             measured = faithfulness(run.model, W, b, held, dictionary, _budgets(run.model.m))
             kept += [
-                {"model": subject.name, "dictionary": name, "k": k} | _plain(measured.interval(k))
+                {"model": subject.name, "dictionary": name, "k": k} | plain(measured.interval(k))
                 for k in measured.budgets
             ]
     records.save(
@@ -160,6 +168,7 @@ def unmix_all(
             "made_from": made_from,
             "subjects": [asdict(subject) for subject in chosen],
             "seeds": section.seeds,
+            "notes": notes,
         },
         arrays=arrays,
         tables={
@@ -167,6 +176,22 @@ def unmix_all(
             "faithfulness": pa.Table.from_pylist(kept),
         },
     )
+
+
+def _usable(run: Run, section: UnmixSection) -> tuple[list[Subject], list[str]]:
+    """The subjects whose hidden layer says anything in as many samples, and notes on the others."""
+    chosen, notes = [], []
+    for subject in subjects(run):
+        x = run.worlds[subject.world].sample(section.activations, seed=2 * run.seed)
+        hidden = run.model.encode(x, run.W[subject.world, subject.run])
+        if (hidden != hidden[0]).any():
+            chosen.append(subject)
+        else:
+            notes.append(
+                f"at 1/(1 − S) = {subject.sparsity:.3g} nothing was active in "
+                f"{section.activations} samples, so there was nothing to un-mix"
+            )
+    return chosen, notes
 
 
 def _budgets(m: int) -> tuple[int, ...]:
@@ -204,7 +229,8 @@ def _stack(members: list[SAE]) -> SAE:
         name: torch.cat([getattr(member, name) for member in members])
         for name in ("W_enc", "b_enc", "W_dec", "b_dec")
     }
-    return replace(members[0], **weights)
+    advice = tuple(dict.fromkeys(text for member in members for text in member.advice))
+    return replace(members[0], **weights, advice=advice)
 
 
 def _scores(
@@ -218,7 +244,7 @@ def _scores(
     represented = measures.represented(W)
     against = {
         "represented": match(dictionary, W[represented], hidden, x[:, represented] > 0),
-        "all": match(dictionary, W),
+        "all": match(dictionary, W[measures.feature_norms(W) > 0]),
     }
     rows = []
     for truth, matched in against.items():
@@ -232,13 +258,6 @@ def _scores(
                     "score": score,
                     "members": len(values),
                 }
-                | _plain(mean_interval(values))
+                | plain(mean_interval(values))
             )
     return rows
-
-
-def _plain(interval: Interval) -> dict[str, float]:
-    """One member has no interval: its bounds are NaN, which tables show as missing."""
-    bounds = np.array([interval.low, interval.high])
-    low, high = np.where(np.isfinite(bounds), bounds, np.nan)
-    return {"estimate": interval.estimate, "low": float(low), "high": float(high)}

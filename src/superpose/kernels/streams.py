@@ -22,7 +22,9 @@ def thresholds(world: Features) -> Thresholds:
     """The law of `world` rounded to multiples of 2⁻³²."""
     q = world.set_probability
     survive = np.concatenate([[1.0], np.cumprod(1.0 - q)])
-    some = 1.0 - survive[-1]
+    # 1 - survive[-1] would lose the digits of a small p, and q = 1 has the logarithm -inf.
+    with np.errstate(divide="ignore"):
+        some = -np.expm1(np.log1p(-q).sum())
     first = np.cumsum(q * survive[:-1]) / some
     first[-1] = 1.0
     on = _threshold(q)

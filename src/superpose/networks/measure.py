@@ -145,7 +145,7 @@ def measure(
     where there are fewer than 100 samples or 8 for each unit.
     Source: Bereska et al. 2025 for F and $\psi$; nulls and gain are this project's.
     """
-    x, advice = _varying(acts)
+    x, advice = varying(acts)
     d = x.shape[1]
     if seeds < 1:
         raise ValueError(f"measure(seeds={seeds}): train at least one; intervals take two or more")
@@ -287,7 +287,8 @@ class _Components:
         return self.mixed(torch.zeros_like(sources).scatter(-1, place, sources.gather(-1, place)))
 
 
-def _varying(acts: Activations | Tensor) -> tuple[Tensor, tuple[str, ...]]:
+def varying(acts: Activations | Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    """The units that vary, and advice on those left out; raises what `measure` would."""
     x = (acts if isinstance(acts, Activations) else Activations(acts)).x.cpu()
     varies = (x != x[0]).any(0)
     if not varies.any():

@@ -6,7 +6,7 @@ rename: a folder without it is not a record, whatever else it holds.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ __all__ = [
     "remove",
     "save",
     "seal",
+    "unseal",
     "verify",
     "write_bytes",
     "write_json",
@@ -107,21 +108,32 @@ def save(
     return folder
 
 
-def seal(folder: PathLike, *, kind: str, about: Mapping[str, Any]) -> Path:
+def seal(
+    folder: PathLike, *, kind: str, about: Mapping[str, Any], names: Iterable[str] | None = None
+) -> Path:
     """Make a record of the files already in a folder, such as a page and its figures.
 
     Listed are the files of the folder and of its folders, one level deep; a folder that is a
-    record itself is verified and listed by its manifest. Hidden files stay out.
+    record itself is verified and listed by its manifest. Hidden files stay out, and so do files
+    and folders other than `names` (such as "report.html", "figures/a.svg") where those are given.
     Raises RecordError.
     """
     folder = Path(folder)
     with os_errors(folder, "read"):
         _require_ours(folder, [])
         remove_leftovers(folder)
-        entries = {name: entry_of((folder / name).read_bytes()) for name in _to_seal(folder)}
+        entries = {name: entry_of((folder / name).read_bytes()) for name in _to_seal(folder, names)}
     write_bytes(folder / PARTIAL, format_manifest(kind, about, entries))
     _commit(folder)
     return folder
+
+
+def unseal(folder: PathLike) -> None:
+    """Take the manifest of a sealed folder away before its files change. Raises RecordError."""
+    folder = Path(folder)
+    _require_ours(folder, [])
+    with os_errors(folder, "write"):
+        (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def load(folder: PathLike, kind: str | None = None) -> Record:
@@ -254,16 +266,18 @@ def _replaceable(folder: Path, contents: Mapping[str, bytes]) -> list[str]:
     return [name for name in ours if "/" not in name and name not in contents]
 
 
-def _to_seal(folder: Path) -> list[str]:
+def _to_seal(folder: Path, given: Iterable[str] | None) -> list[str]:
     names = []
-    for path in sorted(folder.iterdir()):
+    paths = folder.iterdir() if given is None else {folder / name for name in given}
+    for path in sorted(paths):
         if _hidden(Path(path.name)) or path.name in (MANIFEST, PARTIAL):
             continue
-        if path.is_file():
-            names.append(path.name)
+        if not path.is_dir():
+            names.append(path.relative_to(folder).as_posix())
         elif (path / MANIFEST).is_file():
-            for problem in verify(path):
-                raise RecordError(problem)
+            # What a manifest does not list is not ours to answer for.
+            for _ in verified_files(path, read_manifest(path)):
+                pass
             names.append(f"{path.name}/{MANIFEST}")
         else:
             inside = (file.relative_to(folder) for file in sorted(path.rglob("*")))

@@ -9,6 +9,7 @@ from superpose.figures import thumbnail
 from superpose.records import Record
 from superpose.report import Block, Grid, Images, Section, Text
 from superpose.report.packing import Told
+from superpose.report.words import count, measured
 
 SHOWN = 12
 EXAMPLES = 3
@@ -41,6 +42,8 @@ def tell(network: Record) -> Told:
             Text(mixed),
             _neurons(neurons),
         ]
+    elif about.get("labelled", True):
+        blocks.append(Text("No label is enriched in any latent, so latents have numbers only."))
     else:
         blocks.append(Text("There are no labels to name latents by, so they have numbers only."))
     blocks += [Text(f"Note: {advice}.") for advice in about["advice"]]
@@ -71,15 +74,15 @@ def _measurement(table) -> Grid:
     rows = [
         (
             SOURCES[row["source"]],
-            _range(row, "features", 1),
-            _range(row, "psi", 2),
-            _range(row, "gain", 2),
+            measured(row, 1, "features"),
+            measured(row, 2, "psi"),
+            measured(row, 2, "gain"),
             row["explained_variance"],
         )
         for row in table.to_pylist()
     ]
     return Grid(
-        ("", "effective features F", "ψ = F/units", "gain", "explained"),
+        ("", "effective features F", "ψ = F / varying units", "gain", "explained"),
         rows,
         "Effective features on held-out samples with 95 % intervals over seeds, beside three "
         "nulls: Gaussian of the same covariance, each unit shuffled on its own, a complete sparse "
@@ -87,13 +90,6 @@ def _measurement(table) -> Grid:
         "leaves unexplained with what an overcomplete one does; a claim of superposition has to "
         "exceed that of the complete null.",
     )
-
-
-def _range(row: dict[str, Any], name: str, digits: int) -> str:
-    if row[name] is None or not np.isfinite(row[name]):
-        return "–"
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{row[name]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _named(names: list[dict], latents: int, about: dict[str, Any]) -> str:
@@ -110,10 +106,12 @@ def _mixed(neurons: list[dict], names: list[dict]) -> str:
         return float(np.median([row["mixture"] for row in rows])) if rows else float("nan")
 
     poly = sum(row["polysemantic"] for row in neurons)
+    several = sum(len(row["enriched"]) > 1 for row in names)
     return (
-        f"Of {len(neurons)} active neurons {poly} were polysemantic. A neuron's activation spreads "
-        f"over {typical(neurons):.1f} labels (effective number, median), a named latent's over "
-        f"{typical(names):.1f}."
+        f"Several labels are enriched in {poly} of {count(len(neurons), 'active neuron')}, by the "
+        f"same rule in {several} of {count(len(names), 'named latent')}. A neuron's activation "
+        f"spreads over {typical(neurons):.1f} labels (effective number, median), a named latent's "
+        f"over {typical(names):.1f}."
     )
 
 
@@ -137,9 +135,9 @@ def _names(rows: list[dict]) -> Grid:
                 row["latent"],
                 row["name"],
                 f"{row['q']:.1g}",
-                _range(row, "score", 2),
-                _range(row, "precision", 2),
-                _range(row, "recall", 2),
+                measured(row, 2, "score"),
+                measured(row, 2, "precision"),
+                measured(row, 2, "recall"),
                 f"{100 * row['firing_rate']:.1f} %",
                 row["mixture"],
             )

@@ -1,6 +1,7 @@
 """What a sweep over density shows, in words, figures and tables."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from superpose import figures
 from superpose.figures import FigureFiles
 from superpose.records import Record
 from superpose.report import Block, Grid, Picture, Section, Text
+from superpose.report.words import count, measured, percent
 from superpose.statistics import Interval
 
 Told = tuple[Section, list[str], dict[str, FigureFiles]]
@@ -27,15 +29,14 @@ def tell(packing: Record, models: Record) -> Told:
         "dims": figures.render(figures.dims_per_feature, tables["models"]),
         "dimensionality": figures.render(figures.dimensionality_scatter, tables["features"]),
     }
-    begins = onset_sentence(onset, about["runs"])
+    begins = onset_sentence(onset, about["runs_by_onset"])
     end = _ends(tables["summary"], n, m)
     blocks: list[Block] = [
         Text(
-            f"A world has {n} features of falling importance, each active with probability "
-            f"p = 1 − S; a model squeezes them through {m} hidden dimensions. "
-            f"{about['runs']} models, from different seeds, were trained at each of "
-            f"{len(set(tables['states']['p'].to_pylist()))} densities. Losses are exact "
-            "expected losses, not samples."
+            f"A world has {count(n, 'feature')}, each active with probability p = 1 − S; a model "
+            f"squeezes them through {count(m, 'hidden dimension')}. At each of "
+            f"{len(set(tables['states']['p'].to_pylist()))} densities models were trained from "
+            f"{count(about['runs'], 'seed')}. Losses are exact expected losses, not samples."
         ),
         Text(begins),
         Picture(
@@ -74,36 +75,42 @@ def tell(packing: Record, models: Record) -> Told:
     return Section("Pack and see: when does superposition begin?", blocks), [begins, end], drawn
 
 
-def onset_sentence(onset: Interval, runs: int) -> str:
-    """Where superposition begins, or that it does not in this range."""
+def onset_sentence(onset: Interval, runs: Mapping[str, int]) -> str:
+    """Where superposition begins, or in how many seeds it does so outside the range."""
+    total = sum(runs.values())
     if np.isfinite(onset.estimate):
+        high = f"{onset.high:.2f}" if np.isfinite(onset.high) else "beyond the range"
+        sure = f" (95 % interval {onset.low:.2f} to {high} over {count(total, 'seed')})"
         return (
-            f"Superposition begins at a sparsity of 1/(1 − S) = {onset.estimate:.2f} "
-            f"(95 % interval {onset.low:.2f} to {onset.high:.2f} over {runs} seeds), "
-            f"that is, when a feature is active about {100 / onset.estimate:.0f} % of the time."
+            f"Superposition begins at a sparsity of 1/(1 − S) = {onset.estimate:.2f}"
+            f"{sure if total > 1 else ' (one seed, so no interval)'}, that is, when a feature is "
+            f"active about {100 / onset.estimate:.0f} % of the time."
         )
-    if np.isinf(onset.high):
-        return "In most runs no superposition appears in the range of densities swept."
-    return "In most runs superposition is there already in the densest world of this sweep."
+    if runs["never"] == total:
+        return "No superposition appears in the range of densities swept."
+    if runs["before"] == total:
+        return "Superposition is there already in the densest world of this sweep."
+    return (
+        f"Seeds disagree on where superposition begins: in {runs['before']} it is there in the "
+        f"densest world, in {runs['inside']} it begins inside the range, in {runs['never']} it "
+        "never does."
+    )
 
 
 def _ends(summary: pa.Table, n: int, m: int) -> str:
     first, last = _at(summary, "represented")[0], _at(summary, "represented")[-1]
-    more = "More" if last["estimate"] > m else "No more"
+    for row in (first, last):
+        row["low"], row["high"] = max(row["low"], 0), min(row["high"], n)
+    more = ": more features than dimensions" if last["low"] > m else ""
     return (
-        f"In the densest world the models represent {first['estimate']:.1f} of {n} features, "
-        f"in the sparsest {last['estimate']:.1f} {_bounds(last)}. {more} features than the "
-        f"{m} dimensions they share."
+        f"In the densest world the models represent {measured(first, 1)} of {n} features, in the "
+        f"sparsest {measured(last, 1)}, in {count(m, 'dimension')}{more}."
     )
 
 
 def _at(summary: pa.Table, measure: str) -> list[dict[str, Any]]:
     rows = [row for row in summary.to_pylist() if row["measure"] == measure]
     return sorted(rows, key=lambda row: -row["p"])
-
-
-def _bounds(row: dict[str, Any]) -> str:
-    return f"[{row['low']:.1f}, {row['high']:.1f}]"
 
 
 def _interval(about: dict[str, Any]) -> Interval:
@@ -183,7 +190,7 @@ def _measures(summary: pa.Table) -> Grid:
     rows = [
         (
             f"{1 / rows[0]['p']:.2f}",
-            *(f"{row['estimate']:.3g} [{row['low']:.3g}, {row['high']:.3g}]" for row in rows),
+            *(_short(row) for row in rows),
         )
         for rows in zip(*by_name.values(), strict=True)
     ]
@@ -195,10 +202,17 @@ def _measures(summary: pa.Table) -> Grid:
     )
 
 
+def _short(row: dict[str, Any]) -> str:
+    bounds = f" [{row['low']:.3g}, {row['high']:.3g}]" if np.isfinite(row["low"]) else ""
+    return f"{row['estimate']:.3g}{bounds}"
+
+
 def tell_shapes(packing: Record) -> Told:
     """The sweep of equal importance: which shapes the features settle into."""
-    lines = packing.tables["lines"]
-    sentences = [_line_sentence(row) for row in lines.to_pylist()]
+    lines: dict[float, dict[str, dict[str, Any]]] = {}
+    for row in packing.tables["lines"].to_pylist():
+        lines.setdefault(row["p"], {})[row["line"]] = row
+    sentences = [_line_sentence(rows) for rows in lines.values()]
     n, m = packing.about["model"]["n"], packing.about["model"]["m"]
     drawn = {
         "uniform-dimensionality": figures.render(
@@ -206,13 +220,10 @@ def tell_shapes(packing: Record) -> Told:
         )
     }
     D = {row["p"]: row for row in _at(packing.tables["summary"], "dims_per_feature")}
-    rows = [
-        (
-            f"{1 / row['p']:.2f}",
-            f"{D[row['p']]['estimate']:.3f} [{D[row['p']]['low']:.3f}, {D[row['p']]['high']:.3f}]",
-            *(f"{100 * row[name]:.0f} %" for name in (*_LINES, "below 0.38")),
-        )
-        for row in lines.to_pylist()
+    names = (*_LINES, "below 0.38")
+    table = [
+        (f"{1 / p:.2f}", measured(D[p], 3), *(percent(rows[name]) for name in names))
+        for p, rows in lines.items()
     ]
     blocks: list[Block] = [
         Text(
@@ -227,52 +238,56 @@ def tell_shapes(packing: Record) -> Told:
             " ".join(sentences),
         ),
         Grid(
-            ("1/(1 − S)", "D*", *_LINES, "below 0.38"),
-            rows,
-            "D* with its 95 % interval over seeds, and the share of represented features within "
-            "0.02 of each value.",
+            ("1/(1 − S)", "D*", *names),
+            table,
+            "D*, and the share of represented features whose dimensionality is within 0.02 of each "
+            "value; 95 % intervals over seeds.",
         ),
         _shapes(packing.tables["shapes"], "Shapes found, by density"),
     ]
-    short = "; ".join(_line_summary(row) for row in lines.to_pylist())
-    finding = f"{n} equal features in {m} dimensions settle, as they become rarer, into {short}."
+    short = "; ".join(_line_summary(rows) for rows in lines.values())
+    finding = (
+        f"The dimensionality of {n} equal features in {count(m, 'dimension')} as they become "
+        f"rarer: {short}."
+    )
     return Section("Shapes: what do equal features settle into?", blocks), [finding], drawn
 
 
 _LINES = ("1", "3/4", "2/3", "1/2", "2/5", "3/8")
 _NAMES = {
     "1": "dedicated",
-    "3/4": "tetrahedra",
-    "2/3": "triangles",
-    "1/2": "digons",
-    "2/5": "pentagons",
-    "3/8": "square antiprisms",
+    "3/4": "as in a tetrahedron",
+    "2/3": "as in a triangle",
+    "1/2": "as in a digon",
+    "2/5": "as in a pentagon",
+    "3/8": "as in a square antiprism",
 }
 COEXIST = 0.1
+Rows = dict[str, dict[str, Any]]
 
 
-def _common(row: dict[str, Any]) -> list[tuple[float, str]]:
-    shares = sorted(((row[name], name) for name in _LINES), reverse=True)
-    return [(share, name) for share, name in shares if share >= COEXIST]
+def _common(rows: Rows) -> list[str]:
+    """The values that at least a tenth of the features have, most frequent first."""
+    names = [name for name in _LINES if rows[name]["estimate"] >= COEXIST]
+    return sorted(names, key=lambda name: -rows[name]["estimate"])
 
 
-def _line_summary(row: dict[str, Any]) -> str:
-    common = _common(row)
-    parts = " and ".join(f"{_NAMES[name]} ({100 * share:.0f} %)" for share, name in common)
-    together = ", which coexist" if len(common) > 1 else ""
-    return f"{parts or 'no regular shape'}{together} at 1/(1 − S) = {1 / row['p']:.3g}"
+def _line_summary(rows: Rows) -> str:
+    common = _common(rows)
+    parts = " and ".join(f"{name} ({percent(rows[name])})" for name in common)
+    together = ", side by side" if len(common) > 1 else ""
+    return f"{parts or 'no regular value'}{together} at 1/(1 − S) = {1 / rows['1']['p']:.3g}"
 
 
-def _line_sentence(row: dict[str, Any]) -> str:
-    at = f"At 1/(1 − S) = {1 / row['p']:.3g}"
-    common = _common(row)
+def _line_sentence(rows: Rows) -> str:
+    common, any_row = _common(rows), rows["1"]
+    at = f"At 1/(1 − S) = {1 / any_row['p']:.3g}"
     if not common:
-        low = row["below 0.38"]
         return (
-            f"{at} no regular shape holds a tenth of the {row['represented']} represented "
-            f"features; {100 * low:.0f} % of them have less than 0.38 of a dimension."
+            f"{at} no regular value holds a tenth of the {any_row['features']} represented "
+            f"features; {percent(rows['below 0.38'])} of them have less than 0.38 of a dimension."
         )
-    parts = [f"{100 * share:.0f} % at {name} ({_NAMES[name]})" for share, name in common]
+    parts = [f"{percent(rows[name])} have {name} of a dimension, {_NAMES[name]}" for name in common]
     if len(common) == 1:
-        return f"{at} the represented features settle on one value: {parts[0]}."
-    return f"{at} shapes coexist: {', '.join(parts)}."
+        return f"{at} the represented features agree: {parts[0]}."
+    return f"{at} several shapes coexist: {'; '.join(parts)}."

@@ -9,13 +9,8 @@ from superpose import figures
 from superpose.records import Record
 from superpose.report import Block, Grid, Picture, Section, Text
 from superpose.report.packing import Told
+from superpose.report.words import count, percent
 
-TITLES = {
-    "before": "before superposition begins",
-    "after": "after, every feature in superposition",
-    "sparsest": "the sparsest world",
-}
-PANELS = {"before": "no superposition", "after": "superposition", "sparsest": "sparsest world"}
 SAES = ("SAE (TopK)", "SAE (L1)")
 FOUND = 0.9
 """From this recall on a dictionary is said to recover the features."""
@@ -27,8 +22,9 @@ def tell(unmixing: Record) -> Told:
     """The un-mixing of models on both sides of the change."""
     subjects = unmixing.about["subjects"]
     if not subjects:
-        missing = "No model of this sweep lies on either side of a change, so none was un-mixed."
-        return Section("Un-mix: are the features found again?", [Text(missing)]), [missing], {}
+        missing = "No model of this sweep was un-mixed."
+        texts = [Text(text) for text in (missing, *unmixing.about["notes"])]
+        return Section("Un-mix: are the features found again?", texts), [missing], {}
     scores = {
         (row["model"], row["dictionary"], row["score"]): row
         for row in unmixing.tables["recovery"].to_pylist()
@@ -37,11 +33,11 @@ def tell(unmixing: Record) -> Told:
     drawn = {
         "recovery": figures.render(figures.recovery_bars, _drawable(unmixing)),
         "faithfulness": figures.render(
-            figures.faithfulness_curves, _titled(unmixing.tables["faithfulness"])
+            figures.faithfulness_curves, _titled(unmixing.tables["faithfulness"], unmixing)
         ),
     }
     sentences = [_sentence(subject, scores) for subject in subjects]
-    kept = _faithful(unmixing)
+    kept = _faithful(subjects[-1], unmixing)
     blocks: list[Block] = [
         Text(
             "The hidden layer of a model mixes its features. A dictionary tries to un-mix it from "
@@ -65,64 +61,75 @@ def tell(unmixing: Record) -> Told:
             kept,
         ),
         *[_table(subject, unmixing) for subject in subjects],
+        *[Text(f"Note: {note}.") for note in unmixing.about["notes"]],
     ]
     return Section("Un-mix: are the features found again?", blocks), [*sentences, kept], drawn
 
 
+def _kind(subject: dict[str, Any]) -> str:
+    """Whether the represented features of a model are in superposition: none, all, or some."""
+    if subject["superposed"] == 0:
+        return "no superposition"
+    if subject["superposed"] == subject["represented"]:
+        return "all in superposition"
+    return f"{subject['superposed']} of {subject['represented']} in superposition"
+
+
+def _at(subject: dict[str, Any]) -> str:
+    return f"1/(1 − S) = {subject['sparsity']:.3g}"
+
+
 def _sentence(subject: dict[str, Any], scores: Scores) -> str:
-    def recall(dictionary: str) -> float:
-        return scores[subject["name"], dictionary, "recall"]["estimate"]
-
-    sae = max(SAES, key=recall)
-    here = (
-        f"At 1/(1 − S) = {subject['sparsity']:.3g}, {TITLES[subject['name']]} "
-        f"({subject['shape']}), "
+    rows = {
+        name: scores[subject["name"], name, "recall"]
+        for name in ("neurons", "ICA", "random", *SAES)
+    }
+    sae = max(SAES, key=lambda name: rows[name]["estimate"])
+    features = count(subject["represented"], "represented feature")
+    recall = {name: row["estimate"] for name, row in rows.items()}
+    return (
+        f"At {_at(subject)} ({subject['shape']}: {_kind(subject)}) the neurons recover "
+        f"{percent(rows['neurons'])} of the {features}, ICA {percent(rows['ICA'])}, the better "
+        f"autoencoder ({sae[5:-1]}) {percent(rows[sae])}, random directions "
+        f"{percent(rows['random'])}: {_verdict(recall, recall[sae], subject['superposed'] > 0)}."
     )
-    numbers = (
-        f"the neurons recover {100 * recall('neurons'):.0f} % of the "
-        f"{subject['represented']} represented features, ICA {100 * recall('ICA'):.0f} %, the "
-        f"{sae[5:-1]} autoencoder {100 * recall(sae):.0f} %, random directions "
-        f"{100 * recall('random'):.0f} %"
-    )
-    return here + numbers + ": " + _verdict(recall("neurons"), recall("ICA"), recall(sae)) + "."
 
 
-def _verdict(neurons: float, ica: float, sae: float) -> str:
-    if neurons >= FOUND:
+def _verdict(recall: dict[str, float], sae: float, superposed: bool) -> str:
+    if recall["random"] >= FOUND:
+        return "as random directions do as well, this says nothing"
+    if recall["neurons"] >= FOUND:
+        if superposed:
+            return "each neuron carries two opposite features, told apart by its sign"
         return "the neurons are the features, and nothing needs un-mixing"
-    if ica >= FOUND and sae < FOUND:
-        return "a rotation suffices, and an autoencoder does worse"
-    if ica >= FOUND:
-        return (
-            "a rotation finds the lines, since opposite features share one and each line counts "
-            "as two rays; so does the autoencoder"
-        )
+    if recall["ICA"] >= FOUND:
+        if sae < FOUND:
+            return "a rotation suffices, and an autoencoder does worse"
+        if superposed:
+            return (
+                "opposite features share a line, which a rotation finds and whose two rays tell "
+                "them apart; the autoencoder finds them too"
+            )
+        return "a rotation suffices; the autoencoder finds them too"
     if sae >= FOUND:
         return "only the autoencoder recovers them"
-    if sae > max(neurons, ica):
-        return "the autoencoder recovers most, but not all"
+    if sae > max(recall.values()) - 1e-9 and sae > recall["random"]:
+        return "the autoencoder recovers most of what is recovered, but not all"
     return "none recovers them"
 
 
-def _faithful(unmixing: Record) -> str:
-    last = unmixing.about["subjects"][-1]["name"]
+def _faithful(subject: dict[str, Any], unmixing: Record) -> str:
     share = {
         row["dictionary"]: row
         for row in unmixing.tables["faithfulness"].to_pylist()
-        if row["model"] == last and row["k"] == 1
+        if row["model"] == subject["name"] and row["k"] == 1
     }
     best = max(SAES, key=lambda name: share[name]["estimate"])
     return (
-        f"In {TITLES[last]} a single feature of the {best[5:-1]} autoencoder for each input "
-        f"explains {_percent(share[best])} of the model's own output, a single neuron "
-        f"{_percent(share['neurons'])}."
+        f"At {_at(subject)} ({_kind(subject)}) the strongest single latent of the {best[5:-1]} "
+        f"autoencoder for each input explains {percent(share[best])} of the model's own output, "
+        f"the strongest single neuron {percent(share['neurons'])}."
     )
-
-
-def _percent(row: dict[str, Any]) -> str:
-    if not np.isfinite(row["low"]):
-        return f"{100 * row['estimate']:.0f} %"
-    return f"{100 * row['estimate']:.0f} % [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
 
 
 def _drawable(unmixing: Record) -> pa.Table:
@@ -133,11 +140,16 @@ def _drawable(unmixing: Record) -> pa.Table:
         for row in table.to_pylist()
         if row["truth"] == "represented" and row["score"] in shown
     ]
-    return _titled(pa.Table.from_pylist(rows))
+    return _titled(pa.Table.from_pylist(rows), unmixing)
 
 
-def _titled(table: pa.Table) -> pa.Table:
-    names = [PANELS[name] for name in table["model"].to_pylist()]
+def _titled(table: pa.Table, unmixing: Record) -> pa.Table:
+    """The table with the models named as the panels of a figure are."""
+    titles = {
+        subject["name"]: f"1/(1 − S) = {subject['sparsity']:.3g}\n{_kind(subject)}"
+        for subject in unmixing.about["subjects"]
+    }
+    names = [titles[name] for name in table["model"].to_pylist()]
     return table.set_column(table.column_names.index("model"), "model", [names])
 
 
@@ -163,8 +175,9 @@ def _table(subject: dict[str, Any], unmixing: Record) -> Grid:
             (name, *(_cell(cells[name, truth, score]) for truth, score, _ in columns))
             for name in dictionaries
         ],
-        f"All scores, {TITLES[subject['name']]}; mean over {unmixing.about['seeds']} seeds ± half "
-        "of the 95 % interval.",
+        f"All scores at {_at(subject)} ({_kind(subject)}): mean over "
+        f"{count(unmixing.about['seeds'], 'seed')} of one model's dictionaries, ± half of the 95 % "
+        "interval.",
     )
 
 

@@ -44,7 +44,9 @@ def ica(acts: Activations | Float[Tensor, "samples d_in"], seed: int = 0) -> SAE
     rank = int((strength > 1e-5 * strength[0]).sum()) if strength[0] > 0 else 0
     if rank == 0:
         raise ValueError("ica: all samples are equal, so there is nothing to un-mix")
-    model = FastICA(rank, whiten="unit-variance", random_state=seed, max_iter=1000, tol=1e-4)
+    # scikit-learn takes 32 bits.
+    state = seed % 2**32
+    model = FastICA(rank, whiten="unit-variance", random_state=state, max_iter=1000, tol=1e-4)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(x)

@@ -89,17 +89,18 @@ def unmix(
     training = SAETraining() if training is None else training
     x = (acts if isinstance(acts, Activations) else Activations(acts)).x
     runs = range(seeds) if isinstance(seeds, int) else seeds
-    if len(runs) == 0 or min(runs) < 0 or seed < 0:
+    if len(runs) == 0 or min(runs) < 0 or not 0 <= seed < 2**32:
         raise ValueError(
             f"unmix(seeds={seeds!r}, seed={seed!r}): train at least one member; seeds are whole "
-            "numbers of at least 0"
+            "numbers of at least 0, and seed is below 2**32"
         )
     centre, scale = _units(x)
     x = (x - centre) / scale
     trained = []
     with _one_thread():
         for place, run in enumerate(runs):
-            member = _Member(x, code, training, np.random.Philox(key=[seed, run]))
+            source = np.random.Philox(key=np.array([seed, run], np.uint64))
+            member = _Member(x, code, training, source)
             for step in range(training.steps):
                 member.step(step)
                 if progress is not None:
