@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from superpose.features import Features
+from superpose.theory import covariance, mean, second_moments
+
+BATCH = 200_000
+WORLDS = {
+    "dense": Features(n=3, p=1.0),
+    "sparse": Features(n=4, p=0.03),
+    "unequal": Features(n=4, p=[0.9, 0.3, 0.05, 0.3]),
+    "correlated": Features.correlated(sets=2, size=3, p=[0.2, 0.6]),
+    "anticorrelated": Features.anticorrelated(sets=2, size=2, p=0.4),
+    "exactly one": Features.exactly_one(n=5),
+}
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_samples_have_the_moments_of_their_law(world):
+    x = world.sample(BATCH, seed=1).double().numpy()
+    second = second_moments(world)
+    spread = np.sqrt(covariance(world).diagonal() / BATCH)
+    assert np.all(np.abs(x.mean(0) - mean(world)) <= 5 * spread + 1e-9)
+    products = np.einsum("ti,tj->ij", x, x) / BATCH
+    fourth = np.einsum("ti,tj->ij", x**2, x**2) / BATCH
+    assert np.all(np.abs(products - second) <= 5 * np.sqrt(fourth / BATCH) + 1e-6)
+    active = (x > 0).mean(0)
+    p = world.probability
+    assert np.all(np.abs(active - p) <= 5 * np.sqrt(p * (1 - p) / BATCH) + 1e-9)
+
+
+def test_correlated_members_go_together_and_anticorrelated_ones_never_do():
+    together = WORLDS["correlated"].sample(5_000).reshape(-1, 2, 3) > 0
+    assert (together.all(-1) == together.any(-1)).all()
+    alone = WORLDS["anticorrelated"].sample(5_000).reshape(-1, 2, 2) > 0
+    assert alone.sum(-1).max() == 1
+    assert ((WORLDS["exactly one"].sample(5_000) > 0).sum(-1) == 1).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    n=st.integers(1, 30),
+    p=st.floats(1e-3, 1.0),
+    batch=st.integers(1, 200),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_dense_and_sparse_batches_are_the_same_numbers(n, p, batch, seed):
+    world = Features(n=n, p=p)
+    sparse = world.sample_sparse(batch, seed)
+    assert sparse.has_canonical_format
+    assert torch.equal(world.sample(batch, seed), torch.from_numpy(sparse.toarray()))
+    assert torch.equal(world.sample(batch, seed), world.sample(batch, seed))
+    assert sparse.data.size == 0 or (sparse.data.min() > 0 and sparse.data.max() <= 1)
+
+
+def test_the_cost_of_a_sparse_batch_follows_its_active_entries():
+    # A dense draw of this batch would need 400 GB.
+    batch = Features(n=100_000, p=1e-6).sample_sparse(1_000_000, seed=0)
+    assert abs(batch.nnz - 100_000) < 5 * np.sqrt(100_000)
+
+
+def test_worlds_are_values():
+    a, b = Features(n=2, p=[0.1, 0.2]), Features(n=2, p=(0.1, 0.2))
+    assert a == b
+    assert hash(a) == hash(b)
+    assert a != Features(n=2, p=[0.1, 0.3])
+    assert Features(n=3, importance=0.5).importances.tolist() == [1.0, 0.5, 0.25]
+    assert Features(n=2, importance=[2.0, 0.0]).importances.tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"n": 2, "p": 1.5}, "lies in .0, 1."),
+        ({"n": 2, "p": 0.0}, "lies in .0, 1."),
+        ({"n": 2, "p": -0.1}, "lies in"),
+        ({"n": 2, "p": float("nan")}, "lies in"),
+        ({"n": 2, "p": 95.0}, "for 95 % pass p=0.95"),
+        ({"n": 3, "p": [0.1, 0.2]}, "there are 3 to give one each"),
+        ({"n": 3, "importance": [1.0]}, "importance has shape .1."),
+        ({"n": 2, "importance": -1.0}, "at least 0"),
+        ({"n": 0}, "whole number of at least 1"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_names_the_value_and_the_law(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        Features(**arguments)
+    with pytest.raises(ValueError, match="batch"):
+        Features(n=2).sample(0)
+    with pytest.raises(ValueError, match="seed"):
+        Features(n=2).sample(1, seed=-1)
