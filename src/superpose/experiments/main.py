@@ -138,11 +138,14 @@ def provenance(command: str) -> Mapping[str, Any]:
 
 def _commit() -> str | None:
     """The commit this package was run from, with a mark for changes; None outside a checkout."""
-    here = Path(__file__).parent
+    checkout = Path(__file__).parents[3]
+    # An installed copy may lie inside somebody else's repository.
+    if not (checkout / "src" / "superpose").is_dir() or not (checkout / ".git").exists():
+        return None
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"],
-            cwd=here,
+            cwd=checkout,
             capture_output=True,
             text=True,
             timeout=10,
