@@ -243,3 +243,18 @@ def _scaled(W: Float[Tensor, "*run n m"]) -> Float[Tensor, "*run n m"]:
 def _off_diagonal(square: Float[Tensor, "*run n n"]) -> Float[Tensor, "*run n n"]:
     n = square.shape[-1]
     return square.masked_fill(torch.eye(n, dtype=torch.bool, device=square.device), 0)
+
+
+def explained_variance(
+    x: Float[Tensor, "samples d"], reconstructed: Float[Tensor, "samples d"]
+) -> float:
+    r"""Share of the variance that a reconstruction explains, over the whole set of samples.
+
+    $1 - \sum\|x - \hat x\|^2 / \sum\|x - \bar x\|^2$, at most 1: 1 is exact, 0 no better than the
+    mean, below 0 worse.
+
+    >>> explained_variance(torch.tensor([[0.0], [2.0]]), torch.tensor([[0.0], [1.0]]))
+    0.5
+    """
+    spread = ((x - x.mean(0)).double() ** 2).sum()
+    return float(1 - ((x - reconstructed).double() ** 2).sum() / spread)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from superpose.activations import Activations
+from superpose.measures import explained_variance
 from superpose.networks import Measurement, Names, Neurons, harvest, measure, name, untangle
 from superpose.unmix import SAE, SAETraining, TopK, unmix
 
@@ -147,8 +148,7 @@ def _choose(acts: Activations, training: SAETraining, seed: int) -> TopK:
 
 @torch.no_grad()
 def _explained(sae: SAE, x: Float[Tensor, "samples d"]) -> float:
-    left = ((x - sae.decode(sae.encode(x))) ** 2).sum()
-    return float(1 - left / ((x - x.mean(0)) ** 2).sum())
+    return explained_variance(x, sae.decode(sae.encode(x)))
 
 
 def _fit(

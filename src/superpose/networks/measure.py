@@ -19,7 +19,7 @@ from scipy import stats
 from torch import Tensor
 
 from superpose.activations import Activations
-from superpose.measures import effective_features
+from superpose.measures import effective_features, explained_variance
 from superpose.statistics import Interval, mean_interval
 from superpose.unmix import SAETraining, TopK, ica, unmix
 
@@ -253,14 +253,14 @@ class _Protocol:
         if self.progress is not None:
             self.progress(self.done, self.total)
         z = sae.encode(test)
-        return float(effective_features(z)), _explained(test, sae.decode(z))
+        return float(effective_features(z)), explained_variance(test, sae.decode(z))
 
     def _best_complete(self, train: Tensor, test: Tensor, run: int) -> float:
         d = train.shape[1]
         code = TopK(d_sae=d, k=min(self.code.k, d))
         _, learned = self._fit(train, test, code, self.seeds + run)
         lines = _Components(train, self.seed)
-        return max(learned, _explained(test, lines.kept(test, code.k)))
+        return max(learned, explained_variance(test, lines.kept(test, code.k)))
 
 
 class _Components:
@@ -302,11 +302,6 @@ def varying(acts: Activations | Tensor) -> tuple[Tensor, tuple[str, ...]]:
         )
     left_out = f"{units - d} of {units} units never vary and were left out"
     return x[:, varies], (left_out,) if d < units else ()
-
-
-def _explained(x: Tensor, reconstructed: Tensor) -> float:
-    spread = ((x - x.mean(0)).double() ** 2).sum()
-    return float(1 - ((x - reconstructed).double() ** 2).sum() / spread)
 
 
 def _permuted(x: Tensor, rng: np.random.Generator) -> Tensor:
