@@ -10,7 +10,11 @@ import pytest
 from jaxtyping import install_import_hook
 
 # What numba compiles must reach it unwrapped.
-COMPILED = {"superpose.kernels.batches", "superpose.kernels.cpu", "superpose.theory.relu"}
+COMPILED = {
+    "superpose.kernels.batches",
+    "superpose.kernels.cpu",
+    *(f"superpose.theory.relu.{name}" for name in ("amplitudes", "levels", "series", "stack")),
+}
 
 
 def _modules() -> set[str]:

@@ -59,13 +59,17 @@ EXCEPTIONS = {
 
 PUBLIC = [
     "Activations",
+    "Constant",
+    "Exponential",
     "Features",
+    "HalfNormal",
     "L1",
     "SAE",
     "SAETraining",
     "TopK",
     "ToyModel",
     "Training",
+    "Uniform",
     "__version__",
     "capacity",
     "dimensionality",

@@ -15,6 +15,11 @@ WORLDS = [
     sp.Features.correlated(sets=1, size=5, p=0.3),
     sp.Features.anticorrelated(sets=1, size=5, p=0.8),
 ]
+OTHER_AMPLITUDES = [
+    sp.Features(n=5, p=0.2, amplitude=sp.Exponential(0.5)),
+    sp.Features(n=5, p=0.2, amplitude=sp.HalfNormal(2.0), signed=True),
+    sp.Features.exactly_one(n=5, amplitude=sp.Constant(2.0)),
+]
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +85,30 @@ def test_a_saved_run_comes_back_whole(stack, tmp_path):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-@pytest.mark.parametrize("world", WORLDS, ids=lambda w: type(w.law).__name__)
+@pytest.mark.parametrize(
+    "world", WORLDS + OTHER_AMPLITUDES, ids=lambda w: type(w.law).__name__ + str(w.amplitude)
+)
 def test_worlds_survive_description(world):
     assert world_from(describe_world(world)) == world
+
+
+def test_a_world_described_before_amplitudes_had_laws_is_uniform():
+    described = describe_world(WORLDS[0])
+    del described["amplitude"], described["signed"]
+    assert world_from(described) == WORLDS[0]
+
+
+def test_worlds_that_the_kernel_cannot_draw_train_in_torch():
+    short = sp.Training(steps=200, batch=128, lr=1e-2)
+    worlds = [WORLDS[0], OTHER_AMPLITUDES[1]]
+    run = sp.train(PENTAGON, worlds, short, runs=2)
+    assert run.kernel == "cpu-1 and torch"
+    untrained = sp.train(PENTAGON, worlds, sp.Training(steps=1), runs=2)
+    assert (run.loss < untrained.loss).all()
+    alone = sp.train(PENTAGON, OTHER_AMPLITUDES[1], short, runs=range(1, 2))
+    assert torch.equal(alone.W[0], run.W[1, 1])
+    with pytest.raises(ValueError, match="draws uniform features"):
+        sp.train(PENTAGON, OTHER_AMPLITUDES[0], short, backend="cpu")
 
 
 def test_best_keeps_the_lowest_loss_of_each_world():

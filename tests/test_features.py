@@ -3,8 +3,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from superpose.features import Features
+from superpose.features import Constant, Exponential, Features, HalfNormal
 from superpose.theory import covariance, mean, second_moments
 
 BATCH = 200_000
@@ -15,6 +16,12 @@ WORLDS = {
     "correlated": Features.correlated(sets=2, size=3, p=[0.2, 0.6]),
     "anticorrelated": Features.anticorrelated(sets=2, size=2, p=0.4),
     "exactly one": Features.exactly_one(n=5),
+    "exponential": Features(n=3, p=0.3, amplitude=Exponential(0.5)),
+    "signed half-normal": Features.correlated(
+        sets=2, size=2, p=0.4, amplitude=HalfNormal(2.0), signed=True
+    ),
+    "constant": Features.anticorrelated(sets=2, size=2, p=0.8, amplitude=Constant(3.0)),
+    "signed uniform": Features(n=3, p=0.5, signed=True),
 }
 
 
@@ -27,7 +34,7 @@ def test_samples_have_the_moments_of_their_law(world):
     products = np.einsum("ti,tj->ij", x, x) / BATCH
     fourth = np.einsum("ti,tj->ij", x**2, x**2) / BATCH
     assert np.all(np.abs(products - second) <= 5 * np.sqrt(fourth / BATCH) + 1e-6)
-    active = (x > 0).mean(0)
+    active = (x != 0).mean(0)
     p = world.probability
     assert np.all(np.abs(active - p) <= 5 * np.sqrt(p * (1 - p) / BATCH) + 1e-9)
 
@@ -62,11 +69,32 @@ def test_the_cost_of_a_sparse_batch_follows_its_active_entries():
     assert abs(batch.nnz - 100_000) < 5 * np.sqrt(100_000)
 
 
+@pytest.mark.parametrize(
+    ("amplitude", "law"),
+    [(Exponential(0.5), stats.expon(scale=0.5)), (HalfNormal(2.0), stats.halfnorm(scale=2.0))],
+    ids=str,
+)
+def test_magnitudes_follow_their_law(amplitude, law):
+    x = Features(n=2, p=0.7, amplitude=amplitude).sample_sparse(20_000, seed=3).data
+    assert x.dtype == np.float32
+    assert stats.kstest(x, law.cdf).pvalue > 1e-3
+    assert amplitude.mean == pytest.approx(law.mean())
+    assert amplitude.square == pytest.approx(law.var() + law.mean() ** 2)
+
+
+def test_signed_features_are_negative_half_of_the_time_and_their_sizes_do_not_know_it():
+    x = Features(n=1, p=1.0, signed=True).sample(20_000, seed=4)[:, 0].numpy()
+    assert stats.binomtest(int((x < 0).sum()), x.size).pvalue > 1e-3
+    assert stats.ks_2samp(x[x > 0], -x[x < 0]).pvalue > 1e-3
+
+
 def test_worlds_are_values():
     a, b = Features(n=2, p=[0.1, 0.2]), Features(n=2, p=(0.1, 0.2))
     assert a == b
     assert hash(a) == hash(b)
     assert a != Features(n=2, p=[0.1, 0.3])
+    assert Features(n=2) != Features(n=2, signed=True)
+    assert Features(n=2, amplitude=Exponential()) != Features(n=2, amplitude=HalfNormal())
     assert Features(n=3, importance=0.5).importances.tolist() == [1.0, 0.5, 0.25]
     assert Features(n=2, importance=[2.0, 0.0]).importances.tolist() == [2.0, 0.0]
 
@@ -93,3 +121,10 @@ def test_what_cannot_be_names_the_value_and_the_law(arguments, says):
         Features(n=2).sample(0)
     with pytest.raises(ValueError, match="seed"):
         Features(n=2).sample(1, seed=-1)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("amplitude", [Exponential, HalfNormal, Constant])
+def test_a_scale_that_is_not_positive_is_refused(amplitude, wrong):
+    with pytest.raises(ValueError, match="positive and finite"):
+        amplitude(wrong)

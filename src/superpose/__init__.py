@@ -10,13 +10,17 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Activations": "activations",
+    "Constant": "features",
+    "Exponential": "features",
     "Features": "features",
+    "HalfNormal": "features",
     "L1": "unmix",
     "SAE": "unmix",
     "SAETraining": "unmix",
     "TopK": "unmix",
     "ToyModel": "models",
     "Training": "engine",
+    "Uniform": "features",
     "capacity": "measures",
     "dimensionality": "measures",
     "dims_per_feature": "measures",

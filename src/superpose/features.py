@@ -1,4 +1,4 @@
-"""What is in the world: sparse features, how often each is active and how they go together."""
+"""What is in the world: sparse features, how often each is active, how large and with which."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.sparse import csr_array
+from scipy.special import erfcinv
 from torch import Tensor
 
 
@@ -38,18 +39,109 @@ class Anticorrelated:
 Law = Independent | Correlated | Anticorrelated
 
 
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """An active feature is uniform on (0, 1]."""
+
+    mean = 1 / 2
+    square = 1 / 3
+
+    def magnitudes(self, u: Float[np.ndarray, " *k"]) -> Float[np.ndarray, " *k"]:
+        """Magnitudes of this law from numbers that are uniform on (0, 1]."""
+        return u
+
+
+@dataclass(frozen=True, slots=True)
+class Exponential:
+    """The magnitude of an active feature has density $e^{-x/s} / s$; its mean is `scale` $s$."""
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_scale("Exponential", "scale", self.scale)
+
+    @property
+    def mean(self) -> float:
+        """Mean of a magnitude, $s$."""
+        return self.scale
+
+    @property
+    def square(self) -> float:
+        """Mean square of a magnitude, $2 s^2$."""
+        return 2 * self.scale**2
+
+    def magnitudes(self, u: Float[np.ndarray, " *k"]) -> Float[np.ndarray, " *k"]:
+        """Magnitudes of this law from numbers that are uniform on (0, 1]."""
+        return (-self.scale * np.log(u)).astype(u.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class HalfNormal:
+    """The magnitude of an active feature is that of a normal number of deviation `scale`."""
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_scale("HalfNormal", "scale", self.scale)
+
+    @property
+    def mean(self) -> float:
+        r"""Mean of a magnitude, $s \sqrt{2 / \pi}$."""
+        return self.scale * (2 / np.pi) ** 0.5
+
+    @property
+    def square(self) -> float:
+        """Mean square of a magnitude, $s^2$."""
+        return self.scale**2
+
+    def magnitudes(self, u: Float[np.ndarray, " *k"]) -> Float[np.ndarray, " *k"]:
+        """Magnitudes of this law from numbers that are uniform on (0, 1]."""
+        return (self.scale * 2**0.5 * erfcinv(u)).astype(u.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """The magnitude of an active feature is always `value`: binary features."""
+
+    value: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_scale("Constant", "value", self.value)
+
+    @property
+    def mean(self) -> float:
+        """Mean of a magnitude, `value`."""
+        return self.value
+
+    @property
+    def square(self) -> float:
+        """Mean square of a magnitude, `value` squared."""
+        return self.value**2
+
+    def magnitudes(self, u: Float[np.ndarray, " *k"]) -> Float[np.ndarray, " *k"]:
+        """Magnitudes of this law from numbers that are uniform on (0, 1]."""
+        return np.full_like(u, self.value)
+
+
+Amplitude = Uniform | Exponential | HalfNormal | Constant
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    r"""`n` sparse features: zero most of the time, uniform on (0, 1] when active.
+    r"""`n` sparse features: zero most of the time, of a random magnitude when active.
 
     `p` is the probability that a feature is active (the papers' $1 - S$): one number, or one
     for each feature; under a law of sets it is the probability that the *set* is on, one
     number or one for each set. `importance` weights the squared error: a ratio $r$ means
-    $I_i = r^i$ (1 makes all equal), a sequence gives every $I_i$. Features are inert: equal
-    arguments make equal, hashable worlds.
+    $I_i = r^i$ (1 makes all equal), a sequence gives every $I_i$. `amplitude` is the law of a
+    magnitude: `Uniform()` on (0, 1], `Exponential(scale)`, `HalfNormal(scale)` or
+    `Constant(value)`; where `signed`, an active feature is negative half of the time. Features
+    are inert: equal arguments make equal, hashable worlds.
 
-    Moments of an independent feature: $E x = p/2$, $E x^2 = p/3$, $Var\, x = p/3 - p^2/4$.
-    Raises ValueError for a `p` outside (0, 1], a negative importance or mismatched lengths.
+    Moments of an independent, uniform feature: $E x = p/2$, $E x^2 = p/3$,
+    $Var\, x = p/3 - p^2/4$.
+    Raises ValueError for a `p` outside (0, 1], a negative importance, a scale that is not
+    positive or mismatched lengths.
     Source: Toy Models of Superposition, section 2 (the feature distribution).
 
     >>> world = Features(n=4, p=0.5, importance=0.7)
@@ -63,6 +155,8 @@ class Features:
     p: float | Sequence[float] = 0.1
     importance: float | Sequence[float] = 1.0
     law: Law = Independent()
+    amplitude: Amplitude = Uniform()
+    signed: bool = False
 
     def __post_init__(self) -> None:
         _check_count("n", self.n)
@@ -87,13 +181,23 @@ class Features:
         size: int,
         p: float | Sequence[float],
         importance: float | Sequence[float] = 1.0,
+        amplitude: Amplitude = Uniform(),
+        signed: bool = False,
     ) -> "Features":
         """`sets` sets of `size` features, each set on or off as a whole with probability `p`.
 
         >>> (Features.correlated(sets=2, size=2, p=0.5).sample(64)[:, :2] > 0).sum(1).unique()
         tensor([0, 2])
         """
-        return cls(n=sets * size, p=p, importance=importance, law=Correlated(size))
+        law = Correlated(size)
+        return cls(
+            n=sets * size,
+            p=p,
+            importance=importance,
+            law=law,
+            amplitude=amplitude,
+            signed=signed,
+        )
 
     @classmethod
     def anticorrelated(
@@ -103,22 +207,41 @@ class Features:
         size: int,
         p: float | Sequence[float],
         importance: float | Sequence[float] = 1.0,
+        amplitude: Amplitude = Uniform(),
+        signed: bool = False,
     ) -> "Features":
         """`sets` sets of `size`: on with probability `p`, then exactly one member, uniformly.
 
         >>> (Features.anticorrelated(sets=2, size=2, p=0.9).sample(64)[:, :2] > 0).sum(1).max()
         tensor(1)
         """
-        return cls(n=sets * size, p=p, importance=importance, law=Anticorrelated(size))
+        law = Anticorrelated(size)
+        return cls(
+            n=sets * size,
+            p=p,
+            importance=importance,
+            law=law,
+            amplitude=amplitude,
+            signed=signed,
+        )
 
     @classmethod
-    def exactly_one(cls, n: int, *, importance: float | Sequence[float] = 1.0) -> "Features":
+    def exactly_one(
+        cls,
+        n: int,
+        *,
+        importance: float | Sequence[float] = 1.0,
+        amplitude: Amplitude = Uniform(),
+        signed: bool = False,
+    ) -> "Features":
         """Always exactly one active feature of `n`, chosen uniformly.
 
         >>> (Features.exactly_one(n=6).sample(64) > 0).sum(1).unique()
         tensor([1])
         """
-        return cls.anticorrelated(sets=1, size=n, p=1.0, importance=importance)
+        return cls.anticorrelated(
+            sets=1, size=n, p=1.0, importance=importance, amplitude=amplitude, signed=signed
+        )
 
     @property
     def sets(self) -> int:
@@ -165,9 +288,22 @@ class Features:
             column = (which[:, None] * size + np.arange(size)).ravel()
             row = np.repeat(row, size)
         order = np.lexsort((column, row))
-        value = 1.0 - rng.random(column.size, dtype=np.float32)
+        value = self.active_values(1.0 - rng.random(column.size, dtype=np.float32))
         start = np.searchsorted(row[order], np.arange(batch + 1))
         return csr_array((value, column[order], start), shape=(batch, self.n))
+
+    def active_values(self, u: Float[np.ndarray, " *k"]) -> Float[np.ndarray, " *k"]:
+        """Values of active features from numbers that are uniform on (0, 1], one each.
+
+        >>> Features(n=1, amplitude=Constant(2.0), signed=True).active_values(np.array([0.2, 0.7]))
+        array([-2.,  2.])
+        """
+        if not self.signed:
+            return self.amplitude.magnitudes(u)
+        # The half that u lies in decides the sign, its place within it the magnitude.
+        positive = u > 0.5
+        magnitude = self.amplitude.magnitudes(np.where(positive, 2 * u - 1, 2 * u))
+        return np.where(positive, magnitude, -magnitude)
 
     def _active_sets(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         rows, sets = [], []
@@ -232,6 +368,14 @@ def _check_p(p: float | Sequence[float]) -> None:
                 f"Features(p={value:g}): p is the probability that a feature is active "
                 f"and lies in (0, 1]{hint}"
             )
+
+
+def _check_scale(law: str, name: str, value: float) -> None:
+    if not (isinstance(value, int | float) and 0.0 < value < np.inf):
+        raise ValueError(
+            f"{law}({name}={value!r}): the {name} of a magnitude is positive and finite; for "
+            "features of either sign pass signed=True to Features"
+        )
 
 
 def _check_importance(importance: float | Sequence[float]) -> None:

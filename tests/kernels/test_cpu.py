@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from superpose.features import Features
+from superpose.features import Constant, Exponential, Features, HalfNormal
 from superpose.kernels import batches, cpu, streams
 from superpose.models import ToyModel
 
@@ -39,6 +39,21 @@ def test_moments_follow_the_law(drawn):
     _within((x > 0).mean(0), p, np.sqrt(p * (1 - p)))
     _within(x.mean(0), p / 2, np.sqrt(p / 3 - p**2 / 4))
     _within((x**2).mean(0), p / 3, np.sqrt(p / 5 - p**2 / 9))
+
+
+@pytest.mark.parametrize(
+    "amplitude", [Exponential(0.5), HalfNormal(2.0), Constant(3.0)], ids=lambda a: str(a)
+)
+@pytest.mark.parametrize("signed", [False, True])
+def test_worlds_that_are_not_uniform_share_the_stream_and_keep_their_moments(amplitude, signed):
+    plain = Features.correlated(sets=2, size=2, p=(0.2, 0.6))
+    world = Features.correlated(sets=2, size=2, p=(0.2, 0.6), amplitude=amplitude, signed=signed)
+    x = batches.draw_batch(world, BATCH, key=7, step=3).astype(np.float64)
+    assert np.array_equal(x != 0, batches.draw_batch(plain, BATCH, key=7, step=3) > 0)
+    mean = np.zeros(4) if signed else world.probability * amplitude.mean
+    square = world.probability * amplitude.square
+    _within(x.mean(0), mean, x.std(0))
+    _within((x**2).mean(0), square, (x**2).std(0))
 
 
 def test_joint_activity_follows_the_law(drawn):

@@ -39,8 +39,9 @@ def train(
     trains number 37 to the same bits as in a stack of a thousand, and a list of worlds gives
     each the same numbers (the same initial weights and random stream: paired comparisons).
     "auto" is "cpu", the fused kernel with one model a thread (as many threads as the process may
-    use, or SUPERPOSE_THREADS); "torch" is the plain definition on the same batches, slow.
-    Raises ValueError where sizes do not fit.
+    use, or SUPERPOSE_THREADS), for worlds whose amplitudes it knows (uniform, not signed), else
+    "torch": the plain definition on batches from the same stream, slow.
+    Raises ValueError where sizes do not fit and for a world that the "cpu" kernel cannot draw.
 
     >>> run = train(ToyModel(n=5, m=2), Features(n=5, p=0.05), Training(steps=100), runs=3)
     >>> run.W.shape, run.loss.shape
@@ -51,14 +52,19 @@ def train(
     numbers = range(runs) if isinstance(runs, int) else runs
     _check(model, worlds, numbers, seed, backend)
     cells = [(w, r) for w in worlds for r in numbers]
-    one = _train_torch if backend == "torch" else _train_cpu
+    fused = {w for w in worlds if backend != "torch" and streams.is_uniform(w)}
     # Compiling before the threads start keeps them from doing it all at once.
-    kernels = {w: cpu.training_kernel(model, w.law) for w in set(worlds)}
+    kernels = {w: cpu.training_kernel(model, w.law) for w in fused}
     kept = torch.empty(len(cells), len(training.snapshots) + 1, model.n, model.m + 1)
 
     def cell(i: int) -> None:
         w, r = cells[i]
-        for k, (W, b) in enumerate(one(model, w, training, (seed, r), kernels[w])):
+        one = (
+            _train_cpu(model, w, training, (seed, r), kernels[w])
+            if w in fused
+            else _train_torch(model, w, training, (seed, r))
+        )
+        for k, (W, b) in enumerate(one):
             kept[i, k, :, :-1], kept[i, k, :, -1] = torch.as_tensor(W), torch.as_tensor(b)
 
     _in_threads(cell, len(cells), progress)
@@ -81,7 +87,7 @@ def train(
             stack[:-1, ..., :-1].contiguous(),
             stack[:-1, ..., -1].contiguous(),
         ),
-        kernel="torch" if backend == "torch" else cpu.VERSION,
+        kernel=" and ".join(sorted({cpu.VERSION if w in fused else "torch" for w in worlds})),
     )
 
 
@@ -100,6 +106,11 @@ def _check(
         if p < 2**-32:
             raise ValueError(
                 f"train: the world has p={p:g}, but a draw has 32 bits; give p of at least 2**-32"
+            )
+        if backend == "cpu" and not streams.is_uniform(world):
+            raise ValueError(
+                f'train(backend="cpu"): the fused kernel draws uniform features, not {world}; '
+                'pass backend="auto" or "torch"'
             )
         if world.n != model.n:
             raise ValueError(
@@ -153,7 +164,7 @@ def _train_cpu(model, world, training, number, kernel):
         yield W, b
 
 
-def _train_torch(model, world, training, number, _kernel):
+def _train_torch(model, world, training, number):
     W, b = (a.requires_grad_() for a in model.initial(*number))
     importance = torch.as_tensor(world.importances, dtype=torch.float32)
     optimiser = torch.optim.AdamW([W, b], lr=training.lr, weight_decay=training.weight_decay)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from superpose import measures, records
 from superpose.engine.training import Training
-from superpose.features import Features, Law
+from superpose.features import Amplitude, Features, Law
 from superpose.models import ToyModel, ToyNetwork
 
 
@@ -210,16 +210,33 @@ def load(folder: str | Path) -> Run:
 
 def describe_world(world: Features) -> dict[str, Any]:
     """A world as plain JSON values; `world_from` is the inverse."""
-    law = {"name": type(world.law).__name__.lower(), **asdict(world.law)}
-    plain = {"n": world.n, "p": world.p, "importance": world.importance, "law": law}
+    plain = {
+        "n": world.n,
+        "p": world.p,
+        "importance": world.importance,
+        "law": _described(world.law),
+        "amplitude": _described(world.amplitude),
+        "signed": world.signed,
+    }
     return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
 
 
 def world_from(described: dict[str, Any]) -> Features:
     """The world that `describe_world` described."""
-    law = dict(described["law"])
-    kinds = {kind.__name__.lower(): kind for kind in get_args(Law)}
-    return Features(**{**described, "law": kinds[law.pop("name")](**law)})
+    made = {"law": _made(described["law"], Law)}
+    if "amplitude" in described:  # records written before there were other laws have none
+        made["amplitude"] = _made(described["amplitude"], Amplitude)
+    return Features(**{**described, **made})
+
+
+def _described(part: Law | Amplitude) -> dict[str, Any]:
+    return {"name": type(part).__name__.lower(), **asdict(part)}
+
+
+def _made(described: dict[str, Any], kinds: Any) -> Any:
+    given = dict(described)
+    named = {kind.__name__.lower(): kind for kind in get_args(kinds)}
+    return named[given.pop("name")](**given)
 
 
 def _flat(columns: dict[str, Tensor], n: int) -> dict[str, np.ndarray]:

@@ -22,8 +22,15 @@ from superpose.models import ToyModel
 
 
 def draw_batch(world: Features, batch: int, key: int, step: int) -> np.ndarray:
-    """The batch `[batch, n]` that the kernel trains on at `step`, its empty samples last."""
-    return _batch_drawer(world.n, world.law)(batch, thresholds(world), np.uint64(key), step)
+    """The batch `[batch, n]` that the kernel trains on at `step`, its empty samples last.
+
+    Worlds that are not uniform, which the kernel does not know, turn the same uniform numbers
+    into values of their own law.
+    """
+    x = _batch_drawer(world.n, world.law)(batch, thresholds(world), np.uint64(key), step)
+    on = x > 0
+    x[on] = world.active_values(x[on])
+    return x
 
 
 @cache

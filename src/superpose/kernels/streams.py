@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numba.core.registry import cpu_target
 
-from superpose.features import Features
+from superpose.features import Features, Uniform
 
 
 class Thresholds(NamedTuple):
@@ -16,6 +16,11 @@ class Thresholds(NamedTuple):
     first: np.ndarray  # [sets] its first active set is the first s with u <= first[s]
     on: np.ndarray  # [sets] a later set is on when u <= on[s]
     scale: np.ndarray  # [sets] float32, turns the u of a later set into its amplitude
+
+
+def is_uniform(world: Features) -> bool:
+    """Whether active features are uniform on (0, 1], the one amplitude law that kernels draw."""
+    return world.amplitude == Uniform() and not world.signed
 
 
 def thresholds(world: Features) -> Thresholds:

@@ -1,26 +1,39 @@
-"""The exact expected loss of a toy model over its world, with no sampling."""
+"""The exact expected loss of a toy model over its world and its gradient, with no sampling."""
 
+import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from superpose.features import Features
+from superpose.features import Constant, Exponential, Features, HalfNormal, Uniform
 from superpose.theory import moments, relu
 from superpose.theory.linear import linear_feature_losses
 
-_ROWS = 64
+Output = Literal["relu", "linear"]
+
+# A task for a thread has at least so many rows.
+_ROWS = 16
+
+
+class LossAndGradient(NamedTuple):
+    """Expected losses `[*run]` and their gradients in W `[*run, n, m]` and b `[*run, n]`."""
+
+    loss: Tensor
+    W: Tensor
+    b: Tensor
 
 
 def expected_loss(
     W: Float[Tensor, "*run n m"],
     b: Float[Tensor, "..."],
-    world: Features,
-    output: Literal["relu", "linear"] = "relu",
+    world: Features | Sequence[Features],
+    output: Output = "relu",
     *,
     tolerance: float = 1e-6,
 ) -> Float[Tensor, "*run"]:
@@ -28,11 +41,15 @@ def expected_loss(
 
     $\hat x = \mathrm{act}(x W W^\top + b)$ with a linear hidden layer, W `[*run, n, m]` and b
     `[*run, n]`; `output` names act. Float64 on the CPU, at least 0, low is good; NaN where a
-    model has diverged. No sampling: exact to rounding (about 1e-15 of the largest output
+    model has diverged. Several worlds are one for each entry of the first axis of the stack;
+    they may differ in p and importance.
+
+    No sampling: exact to rounding (about 1e-15 of the largest output
     squared) for a linear output, and for a ReLU also to `tolerance`, in [1e-10, 1e-2], times
     $\sum_i I_i E x_i^2$, the loss of a model that outputs 0. The tolerance bounds the truncated
     series and sets its length, which grows no faster than $1 / \sqrt{\mathrm{tolerance}}$; what
-    is left out is usually far smaller than the bound.
+    is left out is usually far smaller than the bound. Magnitudes without a bound (exponential,
+    half-normal) are cut where the rest is within the tolerance too.
 
     Raises ValueError for shapes that do not fit one another or the world, an unknown `output`
     and a `tolerance` outside its range.
@@ -47,14 +64,14 @@ def expected_loss(
     """
     losses = feature_losses(W, b, world, output, tolerance=tolerance)
     # Not a matrix product, whose rounding depends on the size of the stack.
-    return (losses * torch.from_numpy(world.importances)).sum(-1)
+    return (losses * _importance(world, losses)).sum(-1)
 
 
 def feature_losses(
     W: Float[Tensor, "*run n m"],
     b: Float[Tensor, "..."],
-    world: Features,
-    output: Literal["relu", "linear"] = "relu",
+    world: Features | Sequence[Features],
+    output: Output = "relu",
     *,
     tolerance: float = 1e-6,
 ) -> Float[Tensor, "*run n"]:
@@ -65,52 +82,177 @@ def feature_losses(
     >>> feature_losses(torch.zeros(3, 2), torch.zeros(3), Features(n=3, p=0.3))
     tensor([0.1000, 0.1000, 0.1000], dtype=torch.float64)
     """
-    _check(W, b, world, output, tolerance)
+    _check("expected_loss", (W, b), world, output, tolerance)
+    W, b = W.detach().cpu().double(), b.detach().cpu().double()
+    if output == "relu":
+        return _relu_rows(W, b, world, tolerance, sloped=False)[0]
+    if isinstance(world, Features):
+        return linear_feature_losses(W, b, world)
+    return torch.stack([linear_feature_losses(*each) for each in zip(W, b, world, strict=True)])
+
+
+def loss_and_gradient(
+    W: Float[Tensor, "*run n m"],
+    b: Float[Tensor, "..."],
+    world: Features | Sequence[Features],
+    output: Output = "relu",
+    *,
+    tolerance: float = 1e-6,
+) -> LossAndGradient:
+    r"""`expected_loss` and its exact gradient in W and b, float64; NaN where a model diverged.
+
+    With $y = x W W^\top + b$ the derivatives of a feature's loss $L_i$ are $\partial L_i /
+    \partial b_i = 2 E[\mathrm{ReLU}(y_i)] - 2 E[x_i 1(y_i > 0)]$ and, for the entry $c_j$ of
+    $W W^\top$ in row i, $2 E[x_j \mathrm{ReLU}(y_i)] - 2 E[x_i x_j 1(y_i > 0)]$; if G has the
+    latter, times $I_i$, in row i, the gradient in W is $(G + G^\top) W$. The cost is one and a
+    half to two times that of the loss.
+
+    For a ReLU it is the gradient of the truncated series, which is the one a minimiser wants
+    beside the truncated loss; both have small jumps where the number of terms changes.
+
+    As `expected_loss` for arguments, errors and source.
+
+    >>> W, b = torch.tensor([[1.0], [-1.0]]), torch.zeros(2)
+    >>> loss_and_gradient(W, b, Features(n=2, p=1.0)).b
+    tensor([-0.3333, -0.3333], dtype=torch.float64)
+    """
+    _check("loss_and_gradient", (W, b), world, output, tolerance)
     W, b = W.detach().cpu().double(), b.detach().cpu().double()
     if output == "linear":
-        return linear_feature_losses(W, b, world)
-    return torch.from_numpy(_relu_losses(W, b, world, tolerance))
-
-
-def _relu_losses(
-    W: Float[Tensor, "*run n m"], b: Float[Tensor, "*run n"], world: Features, tolerance: float
-) -> Float[np.ndarray, "*run n"]:
-    n = world.n
-    law = (world.set_probability, world.law.size, world.law.exclusive)
-    budget = tolerance * np.diag(moments.second_moments(world))
-    out = np.empty((b[..., 0].numel(), n))
-    models, offsets = (
-        W.reshape(len(out), n, W.shape[-1]),
-        b.reshape(len(out), n).contiguous().numpy(),
+        return _linear(W, b, world)
+    losses, slope_b, slopes = _relu_rows(W, b, world, tolerance, sloped=True)
+    importance = _importance(world, losses)
+    gradient = np.empty((len(slopes), *W.shape[-2:]))
+    weights = np.stack([each.importances for each in _several(world)])
+    relu.weight_gradient(_flat(W, 2), slopes, weights, gradient)
+    return LossAndGradient(
+        (losses * importance).sum(-1),
+        torch.from_numpy(gradient).reshape(W.shape),
+        slope_b * importance,
     )
 
-    def fill(task: tuple[int, int]) -> None:
-        # Cut by n alone, so that a model's numbers are the same bits alone or in a stack.
-        r, first = task
-        part = slice(first, first + _ROWS)
-        gram = (models[r, part] @ models[r].T).numpy()
-        relu.losses(gram, offsets[r, part], (first, *law), budget[part], out[r, part])
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(fill, product(range(len(out)), range(0, n, _ROWS))))
-    return out.reshape(b.shape).clip(min=0.0)
+def _linear(W: Tensor, b: Tensor, world: Features | Sequence[Features]) -> LossAndGradient:
+    if not isinstance(world, Features):
+        parts = [_linear(*each) for each in zip(W, b, world, strict=True)]
+        return LossAndGradient(*(torch.stack(part) for part in zip(*parts, strict=True)))
+    mu, sigma = moments.mean(world), moments.covariance(world)
+    weights = world.importances[:, None]
+    # NumPy multiplies a stack one matrix at a time, so that its size changes no bit.
+    W_, b_ = W.numpy(), b.numpy()
+    residual = np.eye(world.n) - W_ @ W_.swapaxes(-1, -2)
+    error = residual @ mu - b_
+    slopes = -2 * weights * (residual @ sigma + error[..., None] * mu)
+    return LossAndGradient(
+        expected_loss(W, b, world, "linear"),
+        torch.from_numpy((slopes + slopes.swapaxes(-1, -2)) @ W_),
+        torch.from_numpy(-2 * world.importances * error),
+    )
 
 
-def _check(W: Tensor, b: Tensor, world: Features, output: str, tolerance: float) -> None:
+def _relu_rows(
+    W: Float[Tensor, "*run n m"],
+    b: Float[Tensor, "*run n"],
+    world: Features | Sequence[Features],
+    tolerance: float,
+    *,
+    sloped: bool,
+) -> tuple[Float[Tensor, "*run n"], Float[Tensor, "*run n"], Float[np.ndarray, "models i j"]]:
+    """Losses of the features, their slopes in b and in their rows of W Wᵀ, or no slopes."""
+    several = _several(world)
+    p = np.stack([each.set_probability for each in several])
+    allowed = np.stack([each.probability * each.amplitude.square for each in several]) * tolerance
+    models = _flat(W, 2), _flat(b, 1)
+    count, n = models[1].shape
+    losses, slope_b = np.empty((count, n)), np.empty((count, n))
+    slopes = np.empty((count if sloped else 0, n, n))
+    worlds = p, allowed, _law(several[0])
+
+    def fill(rows: tuple[int, int]) -> None:
+        relu.row_losses(models, worlds, rows, (losses, slope_b, slopes))
+
+    tasks = max(1, min(4 * torch.get_num_threads(), count * n // _ROWS))
+    cuts = np.linspace(0, count * n, tasks + 1).astype(int).tolist()
+    if tasks == 1:
+        fill((0, count * n))
+    else:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(fill, pairwise(cuts)))
+    return torch.from_numpy(losses).view(b.shape), torch.from_numpy(slope_b).view(b.shape), slopes
+
+
+def _law(world: Features) -> tuple[int, bool, int, bool, float, float, float]:
+    """What the compiled code asks of a world besides p: that of the unit law, and its scale."""
+    match world.amplitude:
+        case Uniform():
+            kind, scale = relu.UNIFORM, 1.0
+        case Exponential(scale):
+            kind = relu.EXPONENTIAL
+        case HalfNormal(scale):
+            kind = relu.HALF_NORMAL
+        case Constant(scale):
+            kind = relu.CONSTANT
+    mean = 0.0 if world.signed else world.amplitude.mean / scale
+    square = world.amplitude.square / scale**2
+    return world.law.size, world.law.exclusive, kind, world.signed, float(scale), mean, square
+
+
+def _several(world: Features | Sequence[Features]) -> Sequence[Features]:
+    return [world] if isinstance(world, Features) else world
+
+
+def _importance(world: Features | Sequence[Features], losses: Tensor) -> Tensor:
+    if isinstance(world, Features):
+        return torch.from_numpy(world.importances)
+    importance = torch.from_numpy(np.stack([each.importances for each in world]))
+    return importance.view(len(world), *[1] * (losses.ndim - 2), -1)
+
+
+def _flat(array: Tensor, axes: int) -> np.ndarray:
+    """A contiguous stack with one axis before the last `axes`."""
+    shape = array.shape
+    return array.reshape(math.prod(shape[:-axes]), *shape[-axes:]).contiguous().numpy()
+
+
+def _check(
+    call: str,
+    model: tuple[Tensor, Tensor],
+    world: Features | Sequence[Features],
+    output: str,
+    tolerance: float,
+) -> None:
+    W, b = model
     if b.shape != W.shape[:-1]:
         raise ValueError(
-            f"expected_loss: W has shape {list(W.shape)} and b {list(b.shape)}; W is "
+            f"{call}: W has shape {list(W.shape)} and b {list(b.shape)}; W is "
             f"[*run, n, m] and b [*run, n], so b should have shape {list(W.shape[:-1])}"
         )
-    if W.shape[-2] != world.n:
+    if not isinstance(world, Features):
+        _check_worlds(call, W, world)
+    n = _several(world)[0].n
+    if W.shape[-2] != n:
         raise ValueError(
-            f"expected_loss: W has shape {list(W.shape)}, but the world has n={world.n} "
+            f"{call}: W has shape {list(W.shape)}, but the world has n={n} "
             "features; W is [*run, n, m], one row for each feature (transpose a W that is [m, n])"
         )
     if output not in ("relu", "linear"):
-        raise ValueError(f'expected_loss(output={output!r}): the output is "relu" or "linear"')
+        raise ValueError(f'{call}(output={output!r}): the output is "relu" or "linear"')
     if not 1e-10 <= tolerance <= 1e-2:
         raise ValueError(
-            f"expected_loss(tolerance={tolerance!r}): the error allowed, as a share of the loss "
+            f"{call}(tolerance={tolerance!r}): the error allowed, as a share of the loss "
             "of a model that outputs 0, lies in [1e-10, 1e-2]; 1e-6 is enough for most uses"
+        )
+
+
+def _check_worlds(call: str, W: Tensor, worlds: Sequence[Features]) -> None:
+    if W.ndim < 3 or len(worlds) != W.shape[0] or not worlds:
+        raise ValueError(
+            f"{call}: W has shape {list(W.shape)} and there are {len(worlds)} worlds; several "
+            "worlds are one for each entry of the first axis of W [worlds, *run, n, m]"
+        )
+    kinds = {(each.n, each.law, each.amplitude, each.signed) for each in worlds}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{call}: the worlds differ in n, law, amplitude or signed; those of one stack may "
+            "differ in p and importance only: call once for each kind"
         )
