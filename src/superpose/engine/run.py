@@ -96,8 +96,8 @@ class Run:
     def table(self, rows: Literal["models", "features"] = "models") -> pa.Table:
         """One row a model, or one row a model and feature.
 
-        Both have `world`, `p` (mean over the features), `run`; models add the losses and the
-        measures of the whole, features add `importance` and the measures of each.
+        Both have `world`, `p` (mean over the features), `run` and the model's `loss`; models add
+        the measures of the whole, features `importance` and the measures of each.
         """
         if rows not in ("models", "features"):
             raise ValueError(f'table(rows={rows!r}): "models" or "features"')
@@ -110,6 +110,7 @@ class Run:
         if rows == "models":
             return pa.table(key | _flat(self._model_measures(), 1))
         key = {name: np.repeat(column, n) for name, column in key.items()}
+        key["loss"] = np.repeat(self.loss.numpy().ravel(), n)
         key["feature"] = np.tile(np.arange(n), worlds * runs)
         key["importance"] = np.repeat(
             np.stack([w.importances for w in self.worlds]), runs, axis=0

@@ -7,6 +7,7 @@ from superpose.figures.packing import (
     gram_across_densities,
     phase_map,
 )
+from superpose.figures.planes import phase_planes
 from superpose.figures.plot import plot
 from superpose.figures.style import DARK, LIGHT, FigureFiles, Style, render, thumbnail
 from superpose.figures.unmixing import faithfulness_curves, recovery_bars
@@ -22,6 +23,7 @@ __all__ = [
     "faithfulness_curves",
     "gram_across_densities",
     "phase_map",
+    "phase_planes",
     "plot",
     "recovery_bars",
     "render",

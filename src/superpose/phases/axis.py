@@ -11,16 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float, Int
-from numpy.typing import ArrayLike
 
+from superpose.phases.states import STATES, SUPERPOSED
+from superpose.phases.states import codes as codes_of
 from superpose.statistics import Interval, bootstrap_interval
 
-STATES = ("ignored", "dedicated", "superposed")
-REPRESENTED = 0.5
-# A represented feature is superposed when its interference is above this. Trained on unequal
-# importances the two groups lie far apart (0.01 and less, 0.5 and more; between them only a
-# feature whose partner is about to be represented); 0.1 is the simplex of 10 dimensions.
-SUPERPOSED = 0.1
 THRESHOLDS = (0.05, 0.1, 0.2, 0.4)
 COLUMNS = ("p", "run", "feature", "norm", "interference")
 
@@ -58,23 +53,6 @@ class Phases:
     notes: tuple[str, ...]
 
 
-def state(norm: ArrayLike, interference: ArrayLike, threshold: float = SUPERPOSED) -> np.ndarray:
-    """The state of each feature: "ignored", "dedicated" or "superposed".
-
-    Ignored: norm at most 1/2. Dedicated: represented, with interference at most `threshold`.
-    Superposed: represented, with more. The interference counts all features, so that a partner
-    of norm 1/3 along the same line already makes a feature superposed, a little before the
-    partner itself is represented. Raises ValueError for NaN.
-
-    >>> state([0.1, 1.0, 1.0], [0.9, 0.0, 1.0])
-    array(['ignored', 'dedicated', 'superposed'], dtype='<U10')
-    """
-    size, overlap = np.asarray(norm, np.float64), np.asarray(interference, np.float64)
-    if np.isnan(size).any() or np.isnan(overlap).any():
-        raise ValueError("phases.state: NaN has no state; leave diverged models out")
-    return np.array(STATES)[_codes(size, overlap, threshold)]
-
-
 def find(table: pa.Table, threshold: float = SUPERPOSED) -> Phases:
     """States, onset of superposition, further changes and phases of a sweep over density.
 
@@ -95,8 +73,8 @@ def find(table: pa.Table, threshold: float = SUPERPOSED) -> Phases:
     2.82842712474619
     """
     sweep = _read(table)
-    codes = _codes(sweep.norm, sweep.interference, threshold)
-    onset = _split((codes == 2).any(-1))
+    codes = codes_of(sweep.norm, sweep.interference, threshold)
+    onset = split((codes == 2).any(-1))
     ranges = _ranges(sweep, codes)
     return Phases(
         onset=_interval(sweep.sparsity, onset),
@@ -176,12 +154,8 @@ def _check_complete(rows: np.ndarray, shape: tuple[int, ...]) -> None:
         )
 
 
-def _codes(norm: np.ndarray, interference: np.ndarray, threshold: float) -> np.ndarray:
-    return (norm > REPRESENTED) * (1 + (interference > threshold))
-
-
 @dataclass(frozen=True, slots=True)
-class _Brackets:
+class Brackets:
     """Grid indices around each run's change: −1 before the first point, `worlds` past the last."""
 
     low: Int[np.ndarray, " runs"]
@@ -199,7 +173,7 @@ class _Brackets:
         return (self.low >= 0) & (self.high < worlds)
 
 
-def _split(after: Bool[np.ndarray, "worlds runs"]) -> _Brackets:
+def split(after: Bool[np.ndarray, "worlds runs"]) -> Brackets:
     """For each run the split before which `after` is false and from which on it is true.
 
     The split contradicts as few grid points as possible. Where several are equally good the
@@ -213,10 +187,10 @@ def _split(after: Bool[np.ndarray, "worlds runs"]) -> _Brackets:
     best = wrong == wrong.min(0)
     first = best.argmax(0)
     last = worlds - best[::-1].argmax(0)
-    return _Brackets(first - 1, last, wrong.min(0) / worlds)
+    return Brackets(first - 1, last, wrong.min(0) / worlds)
 
 
-def _interval(sparsity: Float[np.ndarray, " worlds"], brackets: _Brackets) -> Interval:
+def _interval(sparsity: Float[np.ndarray, " worlds"], brackets: Brackets) -> Interval:
     """The median change over runs in units of 1/p, out to the grid points that enclose it."""
     # The interval is found on grid indices, where a change beyond the range has a finite place.
     inner = float(_lower_median(brackets.middle)), float(_upper_median(brackets.middle))
@@ -266,7 +240,7 @@ def _states(sweep: _Sweep, codes: Int[np.ndarray, "worlds runs n"]) -> pa.Table:
     )
 
 
-def _onsets(sweep: _Sweep, brackets: _Brackets) -> pa.Table:
+def _onsets(sweep: _Sweep, brackets: Brackets) -> pa.Table:
     shown = brackets.shown(sweep.p.size)
     middle = [_sparsity_at(at, sweep.sparsity) for at in brackets.middle.tolist()]
     return pa.table(
@@ -311,16 +285,16 @@ _CHANGES = pa.schema(
 )
 
 
-def _feature_changes(codes: Int[np.ndarray, "worlds runs"]) -> dict[str, _Brackets]:
+def _feature_changes(codes: Int[np.ndarray, "worlds runs"]) -> dict[str, Brackets]:
     worlds, runs = codes.shape
-    superposed = _split(codes == 2)
+    superposed = split(codes == 2)
     # Just before its split a feature is not superposed; where it is ignored there, it was
     # represented and superposed at once, and never went from dedicated to superposed.
     before = codes[np.maximum(superposed.high - 1, 0), np.arange(runs)]
     skipped = (superposed.high > 0) & (before == 0)
     return {
-        "ignored → represented": _split(codes > 0),
-        "dedicated → superposed": _Brackets(
+        "ignored → represented": split(codes > 0),
+        "dedicated → superposed": Brackets(
             np.where(skipped, worlds - 1, superposed.low),
             np.where(skipped, worlds, superposed.high),
             superposed.misfit,
@@ -364,8 +338,8 @@ def _mode(counts: list[tuple[int, ...]], previous: tuple[int, ...] | None) -> tu
 def _sensitivity(sweep: _Sweep) -> pa.Table:
     found = []
     for threshold in THRESHOLDS:
-        codes = _codes(sweep.norm, sweep.interference, threshold)
-        found.append(_interval(sweep.sparsity, _split((codes == 2).any(-1))))
+        codes = codes_of(sweep.norm, sweep.interference, threshold)
+        found.append(_interval(sweep.sparsity, split((codes == 2).any(-1))))
     return pa.table(
         {
             "threshold": list(THRESHOLDS),
@@ -376,7 +350,7 @@ def _sensitivity(sweep: _Sweep) -> pa.Table:
     )
 
 
-def _notes(sweep: _Sweep, onset: _Brackets, ranges: pa.Table) -> tuple[str, ...]:
+def _notes(sweep: _Sweep, onset: Brackets, ranges: pa.Table) -> tuple[str, ...]:
     runs, worlds = sweep.runs.size, sweep.p.size
     never = int(onset.never(worlds).sum())
     before = runs - never - int(onset.shown(worlds).sum())
