@@ -48,23 +48,17 @@ def train(
     (torch.Size([3, 5, 2]), torch.Size([3]))
     """
     training = Training() if training is None else training
-    worlds = (world,) if isinstance(world, Features) else tuple(world)
-    numbers = range(runs) if isinstance(runs, int) else runs
+    worlds, numbers = _stack(world, runs)
     _check(model, worlds, numbers, seed, backend)
     cells = [(w, r) for w in worlds for r in numbers]
-    fused = {w for w in worlds if backend != "torch" and streams.is_uniform(w)}
     # Compiling before the threads start keeps them from doing it all at once.
+    fused = [w for w in set(worlds) if backend != "torch" and streams.is_uniform(w)]
     kernels = {w: cpu.training_kernel(model, w.law) for w in fused}
     kept = torch.empty(len(cells), len(training.snapshots) + 1, model.n, model.m + 1)
 
     def cell(i: int) -> None:
         w, r = cells[i]
-        one = (
-            _train_cpu(model, w, training, (seed, r), kernels[w])
-            if w in fused
-            else _train_torch(model, w, training, (seed, r))
-        )
-        for k, (W, b) in enumerate(one):
+        for k, (W, b) in enumerate(_trained(model, w, training, (seed, r), kernels.get(w))):
             kept[i, k, :, :-1], kept[i, k, :, -1] = torch.as_tensor(W), torch.as_tensor(b)
 
     _in_threads(cell, len(cells), progress)
@@ -87,8 +81,15 @@ def train(
             stack[:-1, ..., :-1].contiguous(),
             stack[:-1, ..., -1].contiguous(),
         ),
-        kernel=" and ".join(sorted({cpu.VERSION if w in fused else "torch" for w in worlds})),
+        kernel=" and ".join(sorted({cpu.VERSION if w in kernels else "torch" for w in worlds})),
     )
+
+
+def _stack(
+    world: Features | Sequence[Features], runs: int | range
+) -> tuple[tuple[Features, ...], range]:
+    worlds = (world,) if isinstance(world, Features) else tuple(world)
+    return worlds, range(runs) if isinstance(runs, int) else runs
 
 
 def _check(
@@ -150,6 +151,13 @@ def _segments(training: Training) -> Iterator[tuple[int, int]]:
     """(first, last) step of each stretch of training between things to keep."""
     stops = [*training.snapshots, training.steps]
     return zip([0, *stops[:-1]], stops, strict=True)
+
+
+def _trained(model, world, training, number, kernel):
+    """W and b at each snapshot and at the end, fused where there is a kernel."""
+    if kernel is None:
+        return _train_torch(model, world, training, number)
+    return _train_cpu(model, world, training, number, kernel)
 
 
 def _train_cpu(model, world, training, number, kernel):
