@@ -13,7 +13,11 @@ from jaxtyping import install_import_hook
 COMPILED = {
     "superpose.kernels.batches",
     "superpose.kernels.cpu",
-    *(f"superpose.theory.relu.{name}" for name in ("amplitudes", "levels", "series", "stack")),
+    "superpose.theory.relu.active",
+    "superpose.theory.relu.amplitudes",
+    "superpose.theory.relu.levels",
+    "superpose.theory.relu.series",
+    "superpose.theory.relu.stack",
 }
 
 

@@ -116,6 +116,15 @@ def test_agrees_with_inclusion_and_exclusion(law, kind):
             assert np.all(np.abs(found - exact) <= tolerance * scale + 2e-14)
 
 
+@pytest.mark.parametrize(("law", "n"), [("independent", 7), ("correlated", 6), ("exactly one", 7)])
+def test_agrees_with_inclusion_and_exclusion_of_many_features(law, n):
+    rng = np.random.default_rng(n)
+    world = _world(law, n, 0.4, rng)
+    W, b = _weights("random", n, 3, rng)
+    found = feature_losses(W, b, world, tolerance=1e-8).numpy()
+    assert found == pytest.approx(exact_feature_losses(W, b, world), abs=1e-8 / 3)
+
+
 @pytest.mark.parametrize("b", [0.0, 1e-9, -1e-9, 1e-4, -1e-4, -0.3, 0.3])
 @pytest.mark.parametrize("gap", [0.0, 1e-12, 1e-8, 1e-5, 1e-3, 0.03])
 def test_holds_through_every_scale_of_interference_and_bias(gap, b):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from superpose.features import Features
+from superpose.features import Constant, Exponential, Features, HalfNormal
 from superpose.theory import covariance, mean, second_moments
 
 WORLDS = [
@@ -10,10 +10,18 @@ WORLDS = [
     Features.correlated(sets=2, size=3, p=[0.2, 0.7]),
     Features.anticorrelated(sets=2, size=3, p=[0.2, 1.0]),
     Features.exactly_one(n=5),
+    Features(n=3, p=0.4, amplitude=Exponential(0.6)),
+    Features.correlated(sets=2, size=2, p=0.5, amplitude=HalfNormal(1.5)),
+    Features.anticorrelated(sets=2, size=2, p=0.5, amplitude=Constant(2.0)),
+    Features.correlated(sets=2, size=2, p=0.5, amplitude=HalfNormal(0.5), signed=True),
 ]
 
 
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: type(world.law).__name__)
+def _name(world):
+    return f"{type(world.law).__name__} {type(world.amplitude).__name__} {world.signed}"
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=_name)
 def test_moments_agree_with_samples(world):
     x = world.sample(200_000, seed=3).double().numpy()
     products = x[:, :, None] * x[:, None, :]
@@ -22,7 +30,7 @@ def test_moments_agree_with_samples(world):
         assert np.all(np.abs(drawn.mean(0) - exact) <= 4.5 * error + 1e-12)
 
 
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: type(world.law).__name__)
+@pytest.mark.parametrize("world", WORLDS, ids=_name)
 def test_covariance_is_symmetric_and_has_no_negative_eigenvalue(world):
     sigma = covariance(world)
     np.testing.assert_array_equal(sigma, sigma.T)
@@ -46,3 +54,11 @@ def test_sets_of_one_are_independent_features():
     np.testing.assert_array_equal(
         second_moments(Features.anticorrelated(sets=2, size=1, p=p)), plain
     )
+
+
+def test_signed_features_are_uncorrelated_and_keep_their_squares():
+    for law in (Exponential(0.6), HalfNormal(1.5), Constant(2.0)):
+        plain = Features.correlated(sets=2, size=2, p=0.5, amplitude=law)
+        signed = Features.correlated(sets=2, size=2, p=0.5, amplitude=law, signed=True)
+        assert not mean(signed).any()
+        np.testing.assert_array_equal(covariance(signed), np.diag(np.diag(second_moments(plain))))

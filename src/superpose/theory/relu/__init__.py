@@ -19,15 +19,30 @@ features whose $|c_j|$ reach a share of the largest, its series sums over the
 events in which at least one of them is active, and the event that none is goes to the next
 level with a support, and so a resolution, of its own. The last level is the atom y = b.
 
-The slopes are those of the truncated series, term by term: with products over all features but
-j from both sides they cost a small multiple of the loss.
+The slopes are those of the truncated series, term by term: products over all features but j are
+built from both ends, so that they cost less than the loss itself. Its number of terms, its
+levels and H (rounded up) stay as they are when the weights move a little.
+
+An amplitude law enters through three transforms (`amplitudes`). Where it has no bound, and where
+many features make the support of y far wider than its law, H is where Chernoff's bound on what
+lies beyond falls below an eighth of the error allowed. Split by the number of active features
+(`active`), the same transforms are polynomials in the weight of an active feature.
 
 Source: F. Fang and C. W. Oosterlee, A novel pricing method for European options based on
 Fourier-cosine series expansions (2008), for the expansion of a payoff against a
 characteristic function; the waves, the levels and the bound are this module's own.
 """
 
+from superpose.theory.relu.active import rows_by_active
 from superpose.theory.relu.amplitudes import CONSTANT, EXPONENTIAL, HALF_NORMAL, UNIFORM
 from superpose.theory.relu.stack import row_losses, weight_gradient
 
-__all__ = ["CONSTANT", "EXPONENTIAL", "HALF_NORMAL", "UNIFORM", "row_losses", "weight_gradient"]
+__all__ = [
+    "CONSTANT",
+    "EXPONENTIAL",
+    "HALF_NORMAL",
+    "UNIFORM",
+    "row_losses",
+    "rows_by_active",
+    "weight_gradient",
+]

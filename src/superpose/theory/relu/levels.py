@@ -54,14 +54,21 @@ def polynomial(row, law, allowed, part, work):
         yy += c[j] * cross[j]
     scale *= mass
     for j in range(c.size):
-        together = rate[i] * rate[j] * mean * mean
-        if j == i:
-            together = rate[i] * square
-        elif j // size == i // size:
-            together = 0.0 if exclusive or not allowed[j] else rate[i] * mean * mean
+        together = _together(i, j, law, allowed, rate)
         slope[j] += scale * (cross[j] + H / 2 * first[j] - together)
     value = (yy + H * y) / 2 - cross[i] - H / 2 * first[i]
     return scale * value, scale * (y + H / 2 - first[i]), mass
+
+
+@compiled
+def _together(i, j, law, allowed, rate):
+    """E x_i x_j over the event, from the rates at which the features are active."""
+    size, exclusive, mean, square = law[1], law[2], law[4], law[5]
+    if j == i:
+        return rate[i] * square
+    if j // size == i // size:
+        return 0.0 if exclusive or not allowed[j] else rate[i] * mean * mean
+    return rate[i] * rate[j] * mean * mean
 
 
 @compiled

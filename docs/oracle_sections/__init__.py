@@ -1,0 +1,1 @@
+"""The sections of docs/oracles.md: functions that yield rows."""
