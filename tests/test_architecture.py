@@ -87,6 +87,7 @@ PUBLIC = [
     "plot",
     "polysemanticity",
     "statistics",
+    "superposition_test",
     "theory",
     "train",
     "unmix",

@@ -13,6 +13,7 @@ def test_the_library_example_runs_and_its_comments_are_true():
     names = {}
     exec(code, names)
     assert names["best"].loss.item() == pytest.approx(0.00891, abs=1e-5)
+    assert names["sp"].theory.optimum(names["world"], m=2).loss == pytest.approx(0.0089, abs=5e-6)
     (factor,) = names["sp"].geometry.classify(names["best"].W[0])
     assert factor.label == "pentagon"
     assert factor.dimensionality == pytest.approx(0.4, abs=0.005)

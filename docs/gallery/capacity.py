@@ -15,7 +15,6 @@ from pathlib import Path
 
 from superpose import figures
 from superpose.experiments.capacity import RandomCodes, TrainedModels, capacity
-from superpose.figures.capacity import capacity_regimes
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--quick", action="store_true", help="few dimensions, one size of model")
@@ -35,6 +34,6 @@ for row in found.growth.to_pylist():
     slope = f"{row['slope']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
     series = f"{row['source']:8} {row['law']:12} {row['value']:5g}  {row['form']:12}"
     print(f"{series} {slope:28} {row['residual']:.3f}      {row['m_from']}-{row['m_to']}")
-picture = figures.render(capacity_regimes, found.points, found.predicted)
+picture = figures.render(figures.capacity_regimes, found.points, found.predicted)
 for file in picture.write(options.out, "capacity"):
     print("  ", file)

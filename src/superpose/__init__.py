@@ -33,6 +33,7 @@ _HOME = {
     "name": "networks",
     "plot": "figures",
     "polysemanticity": "measures",
+    "superposition_test": "networks",
     "train": "engine",
 }
 _MODULES = ("geometry", "measures", "phases", "statistics", "theory", "unmix")

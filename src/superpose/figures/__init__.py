@@ -1,5 +1,7 @@
 """Tables and arrays to pictures. Nothing here trains, reads files or shows windows."""
 
+from superpose.figures.capacity import capacity_regimes
+from superpose.figures.ladder import factor_ladder
 from superpose.figures.packing import (
     dimensionality_scatter,
     dims_per_feature,
@@ -9,6 +11,7 @@ from superpose.figures.packing import (
 )
 from superpose.figures.planes import phase_planes
 from superpose.figures.plot import plot
+from superpose.figures.presence import power_curves
 from superpose.figures.style import DARK, LIGHT, FigureFiles, Style, render, thumbnail
 from superpose.figures.unmixing import faithfulness_curves, recovery_bars
 
@@ -17,14 +20,17 @@ __all__ = [
     "LIGHT",
     "FigureFiles",
     "Style",
+    "capacity_regimes",
     "dimensionality_scatter",
     "dims_per_feature",
     "direction_plot",
+    "factor_ladder",
     "faithfulness_curves",
     "gram_across_densities",
     "phase_map",
     "phase_planes",
     "plot",
+    "power_curves",
     "recovery_bars",
     "render",
     "thumbnail",

@@ -5,6 +5,10 @@ keeps mean and covariance, `shuffled` the marginal distribution of each unit. Sp
 both even when each has a dimension to itself, so neither says anything of superposition. `complete`
 is a sparse model with as many features as dimensions: the independent components of the data,
 each permuted over the samples on its own, and mixed back. It is the one that decides.
+
+The verdict rests on margins set on planted models and says how much a wide autoencoder gains.
+Whether there is superposition at all, with a stated rate of false alarms, is what
+`superposition_test` answers: its complete null keeps which features are on together.
 """
 
 from collections.abc import Callable, Mapping
