@@ -10,7 +10,6 @@ package, predict the dimensions per feature of models with many features; traini
 import argparse
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 import superpose as sp
@@ -22,21 +21,24 @@ parser.add_argument("--out", type=Path, default=Path(__file__).parent)
 options = parser.parse_args()
 
 shapes = {(2, 1): "digon", (3, 2): "triangle", (4, 3): "tetrahedron", (5, 2): "pentagon"}
-rows = []
+names = shapes | {(8, 3): "8 in 3", (10, 3): "10 in 3"}
+rows, searched = [], {key: set() for key in names}
 for known in sp.theory.known_optima():
-    world, shape = known.world, (known.world.n, known.m)
-    equal = world == sp.Features(n=world.n, p=world.p)
-    if equal and shape in shapes and np.isscalar(world.p) and 1 < 1 / world.p <= 14:
+    world, key = known.world, (known.world.n, known.m)
+    if key not in names or world != sp.Features(n=world.n, p=world.p) or world.p in (1.0, 0.01):
+        continue
+    searched[key].add(world.p)
+    # Where the optimum of k in d is another shape, that shape has a row of its own.
+    if known.shape == shapes.get(key) or (key not in shapes and "digon" not in known.shape):
         variance = world.p / 3 - world.p**2 / 4
-        gain = (world.n * variance - known.loss) / known.m
+        gain = (world.n * variance - known.loss) / known.m / variance
         dims = known.m / known.squared_norm
-        named = {"factor": shapes[shape], "p": world.p, "gain": gain / variance}
-        rows.append({**named, "dims_per_feature": dims})
-# Densities at which every shape is known, or the best of them could be one that is not.
-common = {each["p"] for each in rows}
-for name in shapes.values():
-    common &= {each["p"] for each in rows if each["factor"] == name}
-factors = pa.Table.from_pylist([each for each in rows if each["p"] in common])
+        rows.append({"factor": names[key], "p": world.p, "gain": gain, "dims_per_feature": dims})
+# Densities at which all were searched; sparse ones only with the solids, which win there.
+common = set.intersection(*(searched[key] for key in shapes))
+common = {p for p in common if 1 / p <= 4.6 or p in searched[8, 3] & searched[10, 3]}
+rows = [row for row in rows if row["p"] in common]
+factors = pa.Table.from_pylist(rows)
 
 densities, runs, steps, n, m = sorted(common, reverse=True), 4, 10_000, 80, 8
 if options.quick:
