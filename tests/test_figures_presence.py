@@ -1,9 +1,10 @@
 """The figure of the test's power: every varied quantity has its panel, in order and in range."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from superpose.figures.presence import power_curves
+from superpose.figures.presence import clouds, power_curves
 from superpose.figures.style import DARK, LIGHT, drawn, render
 from superpose.statistics import proportion_interval
 
@@ -43,3 +44,14 @@ def test_a_table_that_varies_nothing_is_refused():
     toys = table.slice(table.num_rows - 1)
     with pytest.raises(ValueError, match="the axes are toy model"):
         drawn(power_curves, LIGHT, toys)
+
+
+def test_clouds_have_a_panel_each_to_one_scale():
+    x = np.random.default_rng(0).standard_normal((50, 3))
+    figure = drawn(clouds, LIGHT, {"a": x, "b": 10 * x, "c": x, "d": x})
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title() for axes in shown] == ["a", "b", "c", "d"]
+    first, second = (np.array(axes.collections[0].get_offsets()) for axes in shown[:2])
+    assert first == pytest.approx(second)
+    with pytest.raises(ValueError, match="at least one"):
+        drawn(clouds, LIGHT, {})

@@ -1,4 +1,4 @@
-"""The README's code runs, and gives what its comments say."""
+"""The code of the README and of the pages beside it runs, and gives what its comments say."""
 
 import re
 from pathlib import Path
@@ -6,12 +6,18 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
+DOCS = README.parent / "docs"
+
+
+def _run(page):
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    names = {}
+    exec(code, names)
+    return names
 
 
 def test_the_library_example_runs_and_its_comments_are_true():
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    names = {}
-    exec(code, names)
+    names = _run(README)
     assert names["best"].loss.item() == pytest.approx(0.00891, abs=1e-5)
     assert names["sp"].theory.optimum(names["world"], m=2).loss == pytest.approx(0.0089, abs=5e-6)
     (factor,) = names["sp"].geometry.classify(names["best"].W[0])
@@ -20,6 +26,18 @@ def test_the_library_example_runs_and_its_comments_are_true():
     assert names["sp"].match(names["sae"], names["best"].W[0]).interval("recall").estimate == 1.0
 
 
-def test_files_named_in_the_readme_exist():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text("utf-8")):
-        assert (README.parent / target).exists(), target
+def test_the_phase_diagram_by_hand_can_be_done_as_told():
+    names = _run(DOCS / "phase-diagram.md")
+    assert names["sp"].theory.phase_boundary(n=2, m=1, r=0.5) == pytest.approx(4 / 9)
+    gap = (names["run"].loss.min() / names["best"].loss - 1).item()
+    assert 0 <= gap < 0.01
+
+
+def test_the_test_of_superposition_claims_the_pentagon_of_its_page():
+    assert _run(DOCS / "superposition-test.md")["found"].present
+
+
+@pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
+def test_files_named_on_a_page_exist(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target

@@ -170,6 +170,12 @@ class Features:
         object.__setattr__(
             self, "importance", _scalar_or_tuple("importance", self.importance, self.n)
         )
+        if not isinstance(self.amplitude, Amplitude) or not isinstance(self.signed, bool):
+            raise ValueError(
+                f"Features(amplitude={self.amplitude!r}, signed={self.signed!r}): an amplitude is "
+                "Uniform(), Exponential(scale), HalfNormal(scale) or Constant(value), and signed "
+                "is True or False"
+            )
         _check_p(self.p)
         _check_importance(self.importance)
 

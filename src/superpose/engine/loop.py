@@ -48,7 +48,7 @@ def train(
     (torch.Size([3, 5, 2]), torch.Size([3]))
     """
     training = Training() if training is None else training
-    worlds, numbers = _stack(world, runs)
+    worlds, numbers = _stack(model, world, training, runs)
     _check(model, worlds, numbers, seed, backend)
     cells = [(w, r) for w in worlds for r in numbers]
     # Compiling before the threads start keeps them from doing it all at once.
@@ -86,9 +86,15 @@ def train(
 
 
 def _stack(
-    world: Features | Sequence[Features], runs: int | range
+    model: ToyModel, world: Features | Sequence[Features], training: Training, runs: int | range
 ) -> tuple[tuple[Features, ...], range]:
-    worlds = (world,) if isinstance(world, Features) else tuple(world)
+    worlds = tuple(world) if isinstance(world, Sequence) else (world,)
+    for each, kind in [(model, ToyModel), *((w, Features) for w in worlds), (training, Training)]:
+        if not isinstance(each, kind):
+            raise TypeError(
+                f"train: {each!r} is no {kind.__name__}; the order is train(ToyModel(n=…, m=…), "
+                "Features(n=…, p=…), Training(steps=…))"
+            )
     return worlds, range(runs) if isinstance(runs, int) else runs
 
 

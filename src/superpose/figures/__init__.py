@@ -11,7 +11,7 @@ from superpose.figures.packing import (
 )
 from superpose.figures.planes import phase_planes
 from superpose.figures.plot import plot
-from superpose.figures.presence import power_curves
+from superpose.figures.presence import clouds, power_curves
 from superpose.figures.style import DARK, LIGHT, FigureFiles, Style, render, thumbnail
 from superpose.figures.unmixing import faithfulness_curves, recovery_bars
 
@@ -21,6 +21,7 @@ __all__ = [
     "FigureFiles",
     "Style",
     "capacity_regimes",
+    "clouds",
     "dimensionality_scatter",
     "dims_per_feature",
     "direction_plot",

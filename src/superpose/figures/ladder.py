@@ -28,7 +28,8 @@ def factor_ladder(figure: Figure, style: Style, factors: pa.Table, models: pa.Ta
         here = here[np.argsort(-p[here])]
         axes.plot(1 / p[here], dims[here], color=hue, lw=0.9, alpha=0.8, zorder=3)
         thick = np.where(best[here], dims[here], np.nan)
-        axes.plot(1 / p[here], thick, color=hue, lw=3.0, label=each, zorder=4, marker="o", ms=3.0)
+        look = {"color": hue, "lw": 3.0, "marker": "o", "ms": 4.5, "zorder": 4}
+        axes.plot(1 / p[here], thick, label=each, **look)
     density_axis(axes, trained)
     axes.set_ylim(0, 1.08)
     axes.set_ylabel(r"dimensions per feature   $m\,/\,\Vert W\Vert_F^2$")

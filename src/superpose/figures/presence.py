@@ -1,11 +1,14 @@
 """Figures of the test of superposition: how often it finds what is there."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from superpose.figures.axes import column, distinct, line_with_band
+from superpose.figures.axes import column, distinct, line_with_band, points
 from superpose.figures.packing import DOUBLE
 from superpose.figures.style import Style
 
@@ -63,3 +66,28 @@ def power_curves(figure: Figure, style: Style, power: pa.Table, level: float = 0
         axes.set_ylabel("share found")
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
+
+
+def clouds(
+    figure: Figure, style: Style, data: Mapping[str, Float[np.ndarray, "samples units"]]
+) -> None:
+    """The first two units of several sets of activations, a dot each sample, all to one scale.
+
+    Raises ValueError without data.
+    """
+    if not data:
+        raise ValueError("clouds: pass at least one set of activations and its title")
+    columns = min(3, len(data))
+    rows = -(-len(data) // columns)
+    figure.set_size_inches(DOUBLE, 0.3 + DOUBLE / columns * rows)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes, (title, x) in zip(grid.flat, data.items(), strict=False):
+        scale = np.sqrt((x[:, :2] ** 2).mean())
+        points(axes, x[:, 0] / scale, x[:, 1] / scale, style.hues[0], size=4.0)
+        axes.set_title(title)
+        axes.set_aspect("equal")
+    for axes in grid.flat[len(data) :]:
+        axes.set_axis_off()
+    grid[0, 0].set(xlim=(-6.5, 6.5), ylim=(-6.5, 6.5), xticks=[-5, 0, 5], yticks=[-5, 0, 5])
+    figure.supxlabel("unit 1, in units of the rms", fontsize=9, color=style.ink)
+    figure.supylabel("unit 2, in units of the rms", fontsize=9, color=style.ink)
