@@ -85,3 +85,11 @@ def test_training_gives_each_correlated_set_an_almost_orthogonal_basis(p):
     assert (found.rank == 10).all()
     assert (found.joint_rank == 10).all()
     assert (found.across[..., 0, 1] > 0.5).all()
+
+
+def test_a_model_that_diverged_leaves_its_stack_alone():
+    W = torch.eye(2).expand(3, 2, 2).clone()
+    W[0, 0, 0], W[1, 0, 0] = torch.nan, torch.inf
+    found = local_bases(W, [(0, 1)])
+    assert found.almost_orthogonal.flatten().tolist() == [False, False, True]
+    assert found.rank.flatten().tolist() == [1, 1, 2]

@@ -81,3 +81,8 @@ def test_the_best_of_resampled_runs_stays_below_its_bound():
 def test_what_cannot_be_is_refused(losses, optimal, words):
     with pytest.raises(ValueError, match=words):
         phases.gap(losses, optimal)
+
+
+def test_a_loss_below_an_optimum_of_zero_is_flagged():
+    found = phases.gap([[-1.0, 0.5]], [0.0])
+    assert found["below"].to_pylist() == [True]

@@ -292,3 +292,33 @@ def test_a_boundary_that_is_not_there_is_missed():
     assert phases.agreement(exact, none).share == 0.0
     with pytest.raises(ValueError, match="cells"):
         phases.agreement(exact, none, cells=-1.0)
+
+
+def test_what_diverged_models_are_labelled_does_not_count():
+    data = {"r": [1.0, 1.0, 2.0, 2.0], "p": [0.5] * 4, "run": [0, 1, 0, 1]}
+    data |= {"loss": [0.1, np.nan, 0.2, 0.3]}
+    for label in ("diverged", None, "c"):
+        table = pa.table(data | {"kind": ["a", label, "b", "b"]})
+        found = phases.plane(table, "r", label="kind")
+        assert found.labels == ("a", "b", "diverged")
+        np.testing.assert_allclose(found.shares[:, 0], [[0.5, 0.0], [0.0, 1.0], [0.5, 0.0]])
+
+
+@pytest.mark.parametrize(("off", "share"), [(0.99, 1.0), (1.01, 0.0), (1.1, 0.0), (1.5, 0.0)])
+def test_the_tolerance_is_what_it_says(off, share):
+    fine, coarse = np.arange(0, 10, 0.01) - 20, np.arange(0.0, 10) - 20
+    found = np.where(coarse < -15.4, "a", "b")
+    exact = np.where(fine < -15.5 + off - 0.005, "a", "b")
+    one, other = (
+        phases.exact_plane(np.tile(each, (2, 1)), x, np.array([-2.0, -1.0]))
+        for each, x in ((found, coarse), (exact, fine))
+    )
+    assert phases.agreement(one, other).share == share
+
+
+def test_an_exact_plane_may_begin_at_zero():
+    y = np.array([1.0, 2.0])
+    rows = [["a"], ["b"]]
+    found = phases.exact_plane(np.tile(rows, 3), np.array([0.1, 0.2, 0.4]), y)
+    exact = phases.exact_plane(np.tile(rows, 9), np.linspace(0, 0.8, 9), y)
+    assert phases.agreement(found, exact).share == 1.0

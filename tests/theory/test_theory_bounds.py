@@ -150,3 +150,9 @@ def test_bad_arguments_are_refused():
         almost_orthogonal(10, 1.0)
     with pytest.raises(ValueError, match=r"lies in \[0, 10\]"):
         linear_readout_floor(10, 5, 11)
+
+
+def test_more_directions_than_a_float_holds_are_infinitely_many():
+    # From m = 850 on the tail passes through the subnormal numbers to 0.
+    for m in range(840, 900):
+        assert almost_orthogonal(m, 0.9) > 1e148

@@ -150,3 +150,8 @@ def test_degenerate_minima_are_refused():
 
 def test_a_saddle_has_no_learning_coefficient():
     assert math.isnan(hessian_learning_coefficient(torch.diag(torch.tensor([1.0, -0.1]))))
+
+
+def test_times_before_the_start_are_refused():
+    with pytest.raises(ValueError, match="at least 0"):
+        linear_flow(torch.ones(2, 1), Features(n=2), torch.tensor([-1.0]))

@@ -167,3 +167,14 @@ def test_the_gradient_of_binary_features_between_their_atoms():
 def test_bad_worlds_are_refused_with_advice(shape, worlds, says):
     with pytest.raises(ValueError, match=says):
         loss_and_gradient(torch.zeros(shape), torch.zeros(shape[:-1]), worlds)
+
+
+@pytest.mark.parametrize("output", ["relu", "linear"])
+def test_infinite_weights_have_no_gradient(output):
+    W = torch.ones(2, 3, 2)
+    W[0, 0, 0] = torch.inf
+    loss, W_slope, b_slope = loss_and_gradient(W, torch.zeros(2, 3), Features(n=3), output)
+    assert loss.isnan().tolist() == [True, False]
+    assert W_slope[0].isnan().any()
+    assert W_slope[1].isfinite().all()
+    assert b_slope[1].isfinite().all()

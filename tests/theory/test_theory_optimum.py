@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import minimize
 from scipy.stats import qmc
 
-from superpose.features import Features
+from superpose.features import Constant, Features
 from superpose.theory import (
     branch_crossing,
     covariance,
@@ -274,3 +274,10 @@ def test_correlated_pairs_are_orthogonal_and_anticorrelated_ones_antipodal(world
     assert (W @ W.T)[0, 1] == pytest.approx(partner, abs=0.05)
     # The antipode is always there: of the other set, or the partner.
     assert (W @ W.T).min(1).values.tolist() == pytest.approx([-1.0] * 4, abs=0.01)
+
+
+def test_a_world_without_a_smooth_loss_to_minimise_is_refused():
+    with pytest.raises(ValueError, match="kinks"):
+        optimum(Features(n=2, amplitude=Constant()), 1)
+    with pytest.raises(ValueError, match="importances are 0"):
+        optimum(Features(n=2, importance=[0.0, 0.0]), 1)

@@ -50,8 +50,8 @@ def local_bases(W: Float[Tensor, "*run n m"], sets: Sequence[Sequence[int]]) -> 
 
     Features that are active together are kept apart: trained on correlated sets, a model may
     give each set directions at right angles, and let the sets overlap. Directions are compared
-    without their norms; features that are not represented take no part. `sets` holds the
-    members of each set; `Features.correlated` numbers them in turn.
+    without their norms; features that are not represented, or not finite, take no part. `sets`
+    holds the members of each set; `Features.correlated` numbers them in turn.
     Raises ValueError for a set that is empty, out of range, or shares a feature with another.
     Source: Toy Models of Superposition, section on local almost-orthogonal bases.
 
@@ -62,9 +62,8 @@ def local_bases(W: Float[Tensor, "*run n m"], sets: Sequence[Sequence[int]]) -> 
     """
     members = tuple(tuple(int(i) for i in each) for each in sets)
     _check(members, W.shape[-2])
-    kept = represented(W)
-    scale = feature_norms(W).masked_fill(~kept, torch.inf)
-    directions = W / scale.unsqueeze(-1)
+    kept = represented(W) & W.isfinite().all(-1)
+    directions = (W / feature_norms(W).unsqueeze(-1)).masked_fill(~kept.unsqueeze(-1), 0.0)
     overlap = (directions @ directions.mT).abs()
     overlap.diagonal(dim1=-2, dim2=-1).zero_()
     rows = [overlap[..., list(each), :].amax(-2) for each in members]

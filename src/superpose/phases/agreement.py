@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from superpose.phases.boundaries import Segments
 from superpose.phases.planes import Plane, axis_at, index_at
 
-STEP = 0.25  # the path between two boundaries is walked in steps of so many cells
+STEP = 0.25  # the path between two boundaries is walked in steps of so many cells at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,10 @@ def _on_axes_of(found: Plane, exact: Plane) -> Segments:
     """The exact boundaries in cells of `found`, without what lies beyond its cells."""
     pieces = exact.segments()
     flat = pieces.ends.reshape(-1, 2)
-    x = index_at(found.x, axis_at(exact.x, flat[:, 0]))
-    y = index_at(found.y, axis_at(exact.y, flat[:, 1]))
+    x, y = (
+        _index(axis, axis_at(finer, flat[:, k]))
+        for k, (axis, finer) in enumerate([(found.x, exact.x), (found.y, exact.y)])
+    )
     ends = np.stack([x, y], -1).reshape(-1, 2, 2)
     most = np.array([found.x.size, found.y.size]) - 0.5 + 1e-9
     inside = ((ends.mean(1) >= -0.5 - 1e-9) & (ends.mean(1) <= most)).all(-1)
@@ -139,6 +141,11 @@ def _on_axes_of(found: Plane, exact: Plane) -> Segments:
             "one; are the axes in the same units?"
         )
     return Segments(pieces.pair[inside], ends[inside])
+
+
+def _index(axis: Float[np.ndarray, " cells"], values: Float[np.ndarray, " points"]) -> np.ndarray:
+    """`index_at`, for values at and below 0 too: they lie beyond an axis of positive ones."""
+    return index_at(axis, np.maximum(values, axis[0] * 1e-9) if axis[0] > 0 else values)
 
 
 def _pairs(
@@ -183,8 +190,11 @@ def _nearness(
     near = apart <= cells + 1e-9
     last = np.array(band.shape)[::-1] - 1
     for at in np.nonzero(~near)[0]:
-        steps = np.arange(STEP / 2, apart[at] - cells, STEP)
-        path = points[at] + steps[:, None] / apart[at] * (feet[at] - points[at])
+        # At least one step, so that what lies a little too far is not within for that.
+        between = (apart[at] - cells) / apart[at]
+        count = int(np.ceil((apart[at] - cells) / STEP))
+        steps = (np.arange(count) + 0.5) / count * between
+        path = points[at] + steps[:, None] * (feet[at] - points[at])
         column, row = np.clip(np.rint(path).astype(int), 0, last).T
         near[at] = band[row, column].all()
     return apart, near

@@ -64,7 +64,7 @@ def gap(
             "near": near / runs,
             "near_low": np.array([each.low for each in bounds])[near],
             "near_high": np.array([each.high for each in bounds])[near],
-            "below": relative[:, 0] < -slack,
+            "below": apart[:, 0] < -slack * least,
         }
     )
 

@@ -76,7 +76,7 @@ def read(table: pa.Table, reading: Reading) -> Grid:
             )
     if label:
         texts = columns[label].astype(str)
-        labels = tuple(np.unique(texts).tolist())
+        labels = tuple(np.unique(texts[finite]).tolist())
         code = np.searchsorted(labels, texts)
     else:
         labels = STATES

@@ -123,7 +123,8 @@ def almost_orthogonal(m: int, epsilon: float, *, failure: float = 0.5) -> float:
             "the chance to exceed it lie in (0, 1)"
         )
     tail = _tail(epsilon, m)
-    if tail == 0:
+    # Also where the quotient below would overflow.
+    if tail < 1e-300:
         return math.inf
     # The root of n (n − 1) / 2 = failure / tail.
     return math.floor((1 + math.sqrt(1 + 8 * failure / tail)) / 2) + 0.0

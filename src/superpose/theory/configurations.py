@@ -135,9 +135,11 @@ def exact_boundary(r: float, *, precision: float = 1e-4) -> Boundary:
     norms and biases is still the best, in steps of 0.02 and then bisected to `precision`.
     `jump` is the largest change of a feature's norm across the boundary: of order 1 where two
     minima cross (first order), of order `precision` where one minimum changes its state
-    continuously, as it does for r from about 1 to 1.3. The optimum is the lowest end of
-    descents out of the configurations of the few-configuration theory, both signs of a small
-    second weight, and a pair on the same side.
+    continuously, as it does for r from about 0.99 to 1.3. At r = 1 the two features can change
+    places; that optimum is taken in which the extra one has the smaller norm, so that the
+    boundary is the limit from below (p = 0.70; from above it is beyond 0.94). The optimum is
+    the lowest end of descents out of the configurations of the few-configuration theory, both
+    signs of a small second weight, and a pair on the same side.
     Raises ValueError for r not positive.
 
     >>> boundary = exact_boundary(0.1, precision=0.01)
@@ -169,7 +171,10 @@ def _best_pair(p: float, r: float) -> Float[Tensor, "n m"]:
     b = torch.tensor([[0, 0], [0, 1], [0, 1], [1, 0], [1, 0], [0.5, 0.5], [-0.5, 0.5]]) * p / 2
     world = Features(n=2, p=p, importance=(1.0, r))
     found = local_minima(W[..., None].double(), b.double(), world)
-    return min(found, key=lambda each: each.loss).W
+    least = min(each.loss for each in found)
+    # Of mirror images, which at r = 1 tie, rounding must not choose.
+    tied = [each.W for each in found if each.loss <= least * (1 + 1e-6)]
+    return min(tied, key=lambda W: W[1].norm().item())
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,8 @@ def linear_flow(
     Float64, `[times, n, m]`; times are at least 0.
 
     Raises ValueError for a world whose features are correlated or differ in variance or
-    importance (then the singular vectors turn), and for a W that does not fit the world.
+    importance (then the singular vectors turn), for a W that does not fit the world and for
+    negative times.
     Source: Saxe et al. 2014, Exact solutions to the nonlinear dynamics of learning in deep
     linear neural networks, for tied weights.
 
@@ -37,11 +38,13 @@ def linear_flow(
     >>> linear_flow(W, Features(n=2, p=1.0), torch.tensor([0.0, 100.0]))[:, 0, 0]
     tensor([0.1000, 1.0000], dtype=torch.float64)
     """
-    if W.shape[-2] != world.n:
+    if W.ndim != 2 or W.shape[0] != world.n:
         raise ValueError(
             f"linear_flow: W has shape {list(W.shape)}, but the world has n={world.n} features; "
             "W is [n, m], one row for each feature"
         )
+    if not (times >= 0).all():
+        raise ValueError("linear_flow: the weights are known from time 0 on; times are at least 0")
     rate = 8 * _isotropic_variance(world)
     U, s, V = torch.linalg.svd(W.detach().cpu().double(), full_matrices=False)
     # Divided by the growing exponential, which would overflow.

@@ -23,7 +23,7 @@ def linear_feature_losses(
     R = _residual(W)
     mu = torch.from_numpy(moments.mean(world))
     sigma = torch.from_numpy(moments.covariance(world))
-    return ((R @ sigma) * R).sum(-1).clamp(min=0.0) + (R @ mu - b.double()) ** 2
+    return ((R @ sigma) * R).sum(-1).clamp(min=0.0) + (R @ mu - b.detach().cpu().double()) ** 2
 
 
 def linear_optimal_bias(W: Float[Tensor, "*run n m"], world: Features) -> Float[Tensor, "*run n"]:

@@ -51,7 +51,8 @@ def expected_loss(
     density; what is left out is usually far smaller than the bound. Magnitudes without a bound
     (exponential, half-normal) are cut where the rest is within the tolerance too. Constant
     magnitudes have atoms, whose series grows as 1 / `tolerance`, which is therefore at least
-    1e-7 there: some two seconds a model of 20 features at 1e-6, a fiftieth of one at 1e-4.
+    1e-7 there: some two seconds a model of 20 features at 1e-6, a fiftieth of one at 1e-4. So
+    that large weights cost no more, 1e-10 of the largest output squared is always allowed there.
 
     Raises ValueError for shapes that do not fit one another or the world, an unknown `output`
     and a `tolerance` outside its range.
@@ -199,12 +200,15 @@ def _linear(W: Tensor, b: Tensor, world: Features | Sequence[Features]) -> LossA
     weights = world.importances[:, None]
     # NumPy multiplies a stack one matrix at a time, so that its size changes no bit.
     W_, b_ = W.numpy(), b.numpy()
-    residual = np.eye(world.n) - W_ @ W_.swapaxes(-1, -2)
-    error = residual @ mu - b_
-    slopes = -2 * weights * (residual @ sigma + error[..., None] * mu)
+    # A model that has diverged is NaN, without a warning.
+    with np.errstate(invalid="ignore", over="ignore"):
+        residual = np.eye(world.n) - W_ @ W_.swapaxes(-1, -2)
+        error = residual @ mu - b_
+        slopes = -2 * weights * (residual @ sigma + error[..., None] * mu)
+        gradient = (slopes + slopes.swapaxes(-1, -2)) @ W_
     return LossAndGradient(
         expected_loss(W, b, world, "linear"),
-        torch.from_numpy((slopes + slopes.swapaxes(-1, -2)) @ W_),
+        torch.from_numpy(gradient),
         torch.from_numpy(-2 * world.importances * error),
     )
 
@@ -288,7 +292,7 @@ def _check(
     tolerance: float,
 ) -> None:
     W, b = model
-    if b.shape != W.shape[:-1]:
+    if W.ndim < 2 or b.shape != W.shape[:-1]:
         raise ValueError(
             f"{call}: W has shape {list(W.shape)} and b {list(b.shape)}; W is "
             f"[*run, n, m] and b [*run, n], so b should have shape {list(W.shape[:-1])}"

@@ -16,7 +16,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 from torch import Tensor
 
-from superpose.features import Features
+from superpose.features import Constant, Features
 from superpose.theory import moments
 from superpose.theory.descent import descend
 from superpose.theory.loss import expected_loss, feature_losses, loss_and_gradient
@@ -108,7 +108,8 @@ def optimum(world: Features, m: int, *, starts: int = 32, seed: int = 0) -> Opti
 
     No search proves a minimum global. That many starts ended in the lowest is evidence; `advice`
     says where there is little.
-    Raises ValueError for `m` or `starts` below 1.
+    Raises ValueError for `m` or `starts` below 1, for constant magnitudes, whose loss has kinks,
+    and where no feature has an importance.
     Source: Toy Models of Superposition, sections 3 and 7, on restarts and on minima side by side.
 
     >>> best = optimum(Features(n=2, p=0.1), m=1, starts=4)
@@ -232,6 +233,7 @@ class _Search:
         self.mean = moments.mean(world)
         self.square = np.diag(moments.second_moments(world))
         self.zero = float(self.square @ world.importances)
+        _check(world, self.zero)
         self.alike = _alike(world)
 
     def explore(self, starts: int) -> _Found:
@@ -339,6 +341,18 @@ class _Search:
         return tuple(
             Minimum(float(loss[k]), W[k].clone(), b[k].clone(), count, float(slope[k]))
             for k, count in enumerate(found.counts.tolist())
+        )
+
+
+def _check(world: Features, zero: float) -> None:
+    if isinstance(world.amplitude, Constant):
+        raise ValueError(
+            "optimum: with constant magnitudes the loss has kinks, at which a descent along its "
+            "slopes ends short of the minimum; take magnitudes that have a density"
+        )
+    if zero == 0.0:
+        raise ValueError(
+            "optimum: all importances are 0, so that every model is as good; give one feature more"
         )
 
 

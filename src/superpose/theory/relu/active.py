@@ -7,10 +7,8 @@ everything the series asks of it: the part of k active features is the coefficie
 import numpy as np
 
 from superpose.theory.relu.amplitudes import BLOCK, compiled, phases, rotate, transforms
-from superpose.theory.relu.levels import half_period, support, terms, without_large
+from superpose.theory.relu.levels import affordable, half_period, support, terms, without_large
 from superpose.theory.relu.series import workspace
-
-_ROUNDING = 1e-15
 
 
 @compiled
@@ -73,7 +71,7 @@ def _row(row, law, target, memory, parts):
         _polynomial(row, law, allowed, (H, 1.0), jets, parts)
         without_large(c, law, allowed, kept)
         _polynomial(row, law, kept, (H, -1.0), jets, parts)
-        budget = max(budget, _ROUNDING * H * H)
+        budget = affordable(budget, H, law[3])
         _series(row, law, (budget * 7 / 8, H), (work, power), parts)
         for j in range(c.size):
             allowed[j] = kept[j]

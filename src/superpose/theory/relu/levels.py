@@ -6,6 +6,7 @@ import numpy as np
 
 from superpose.theory.relu.amplitudes import (
     BLOCK,
+    CONSTANT,
     EXPONENTIAL,
     bounded,
     compiled,
@@ -19,6 +20,9 @@ _TILTS = (1.0, 2.0, 4.0, 8.0, 16.0)
 _EXPONENTIAL_TILTS = (0.3, 0.5, 0.65, 0.8, 0.9)
 # Up to so many features the support is as good as any bound on the tail.
 _FEW = 4
+# The least error asked of a series, in units of H². Atoms make the number of terms grow as H over
+# the error, so that for constant magnitudes a model that diverges would take for ever.
+_ROUNDING, _ATOMS = 1e-15, 1e-10
 
 
 @compiled
@@ -183,6 +187,12 @@ def without_large(c, law, allowed, kept):
         if not exclusive and not whole:
             for j in range(s * size, (s + 1) * size):
                 kept[j] = False
+
+
+@compiled
+def affordable(budget, H, amplitude):
+    """The budget of a series of half-period H, no smaller than what terms can be spent on."""
+    return max(budget, (_ATOMS if amplitude[0] == CONSTANT else _ROUNDING) * H * H)
 
 
 @compiled

@@ -3,9 +3,14 @@
 import numpy as np
 
 from superpose.theory.relu.amplitudes import BLOCK, compiled, phases, rotate, transforms
-from superpose.theory.relu.levels import half_period, polynomial, support, terms, without_large
-
-_ROUNDING = 1e-15
+from superpose.theory.relu.levels import (
+    affordable,
+    half_period,
+    polynomial,
+    support,
+    terms,
+    without_large,
+)
 
 
 @compiled
@@ -23,7 +28,7 @@ def row_loss(row, law, budget, sloped, work):
     """E (x_i − ReLU(y))² for `row` = (i, c, b) within `budget`, and its slope in b.
 
     Its slopes in c are left in `work[0][0]`, where `sloped`; without, nothing there holds. The
-    error is at most `budget`, or rounding (1e-15 of H²).
+    error is at most `budget`, or 1e-15 of H² (1e-10 for constant magnitudes).
     """
     i, c, _ = row
     p, size, exclusive, _, _, square = law
@@ -50,7 +55,7 @@ def row_loss(row, law, budget, sloped, work):
         without_large(c, law, allowed, kept)
         more, more_b, _ = polynomial(row, law, kept, (H, -1.0), vectors)
         value, slope_b = value + more, slope_b + more_b
-        budget = max(budget, _ROUNDING * H * H)
+        budget = affordable(budget, H, law[3])
         more, more_b = _series(row, law, (budget * 7 / 8, H), sloped, work)
         value, slope_b = value + more, slope_b + more_b
         for j in range(c.size):
