@@ -34,8 +34,8 @@ by_hand = sp.phases.exact_plane(np.array(simple), r, p, ("importance", "p"))
 
 for name, plane in {"by hand": by_hand, "exact": optimal}.items():
     found = sp.phases.agreement(trained, plane)
-    print(f"{found.share:.1%} of the trained boundary lies within a cell of the one {name};")
-    print(f"   {found.unequal.num_rows} of {r.size * p.size} cells are in another state")
+    print(f"{found.share:.1%} of the trained boundary is within a cell, or the band of the seeds,")
+    print(f"   of the one {name}; {found.unequal.num_rows} cells are in another state")
 gap = sp.phases.gap(run.loss.numpy(), exact.loss.T.ravel())
 print(f"loss of the best seed above the optimum: at most {max(gap['best'].to_pylist()):.2%}")
 

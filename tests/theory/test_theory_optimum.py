@@ -248,6 +248,13 @@ def test_branches_that_do_not_cross_are_an_error():
     alone = torch.tensor([[1.0], [0.0]]), torch.tensor([0.0, 0.1])
     with pytest.raises(ValueError, match="same sign"):
         branch_crossing(pair, alone, family, between=(0.3, 0.32))
+    with pytest.raises(ValueError, match="both models run down to the same minimum"):
+        branch_crossing(pair, alone, family, between=(0.1, 0.2))
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"pass W\[None\]"):
+        local_minima(torch.zeros(1, 3, 1), torch.zeros(1, 3), Features(n=2))
 
 
 @pytest.mark.slow

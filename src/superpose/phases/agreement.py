@@ -187,7 +187,7 @@ def _nearness(
         return np.full(len(points), np.inf), np.zeros(len(points), bool)
     feet = _nearest(points, others)
     apart = np.linalg.norm(feet - points, axis=-1)
-    near = apart <= cells + 1e-9
+    near = apart <= cells + 1e-6  # positions went through logarithms and back
     last = np.array(band.shape)[::-1] - 1
     for at in np.nonzero(~near)[0]:
         # At least one step, so that what lies a little too far is not within for that.

@@ -11,6 +11,7 @@ from superpose.theory.bounds import (
     random_coherence,
     welch_bound,
 )
+from superpose.theory.branches import branch_crossing
 from superpose.theory.collapse import Rung, collapse_ladder, collapsed_sets
 from superpose.theory.configurations import (
     Boundary,
@@ -44,7 +45,6 @@ from superpose.theory.moments import covariance, mean, second_moments
 from superpose.theory.optimum import (
     Minimum,
     Optimum,
-    branch_crossing,
     local_minima,
     optima,
     optimum,

@@ -50,7 +50,7 @@ def configurations(n: int, m: int, p: float, r: float) -> tuple[Configuration, .
     >>> [c.name for c in configurations(n=2, m=1, p=0.1, r=1.0)]
     ['antipodal pair', 'extra ignored', 'ordinary ignored']
     """
-    _check(n, m, r)
+    _check("configurations", n, m, r)
     if not 0.0 < p <= 1.0:
         raise ValueError(f"configurations(p={p}): p is a probability and lies in (0, 1]")
     v = p / 3 - p * p / 4
@@ -97,7 +97,7 @@ def phase_boundary(n: int, m: int, r: float) -> float:
     >>> round(phase_boundary(n=2, m=1, r=1.0), 6)  # 4/7
     0.571429
     """
-    _check(n, m, r)
+    _check("phase_boundary", n, m, r)
     if r <= 1:
         return 4 * r / (2 + 5 * r)
     return 4 / (2 * r + 5) if n == 2 else 4 / 7
@@ -132,20 +132,27 @@ def exact_boundary(r: float, *, precision: float = 1e-4) -> Boundary:
 
     The exact counterpart of `phase_boundary(2, 1, r)`: the state (see `states`) of the optimum
     over all weights and biases, followed upwards from that density, where a pair with free
-    norms and biases is still the best, in steps of 0.02 and then bisected to `precision`.
-    `jump` is the largest change of a feature's norm across the boundary: of order 1 where two
-    minima cross (first order), of order `precision` where one minimum changes its state
-    continuously, as it does for r from about 0.99 to 1.3. At r = 1 the two features can change
-    places; that optimum is taken in which the extra one has the smaller norm, so that the
-    boundary is the limit from below (p = 0.70; from above it is beyond 0.94). The optimum is
-    the lowest end of descents out of the configurations of the few-configuration theory, both
-    signs of a small second weight, and a pair on the same side.
-    Raises ValueError for r not positive.
+    norms and biases is still the best, in steps of 0.02 and then bisected to an absolute
+    `precision`. `jump` is the largest change of a feature's norm across the boundary: of order 1
+    where two minima cross (first order), of order `precision` where the state of one minimum
+    passes a threshold, as it does for r from about 0.99 to 1.3. There the optimum has jumped a
+    little before, from an even pair to an uneven one (at r = 1 at p = 0.706, from norms of
+    0.755 to 0.92 and 0.52), which is still superposed. At r = 1 the two features can change places;
+    that optimum is taken in which the extra one has the smaller norm, so that the boundary is
+    the limit from below (p = 0.71). p is NaN where the extra feature is superposed up to p = 1.
+    The optimum is the lowest end of descents out of the configurations of the few-configuration
+    theory, both signs of a small second weight, and a pair on the same side.
+    Raises ValueError for r not positive and a precision outside [1e-9, 0.1].
 
     >>> boundary = exact_boundary(0.1, precision=0.01)
     >>> 0.16 < boundary.p < 0.2, boundary.jump > 0.5
     (True, True)
     """
+    _check("exact_boundary", 2, 1, r)
+    if not 1e-9 <= precision <= 0.1:
+        raise ValueError(
+            f"exact_boundary(precision={precision}): the absolute error of p lies in [1e-9, 0.1]"
+        )
     low = phase_boundary(2, 1, r)
     inside = outside = _best_pair(low, r)
     high = low
@@ -154,6 +161,8 @@ def exact_boundary(r: float, *, precision: float = 1e-4) -> Boundary:
         inside, outside = outside, _best_pair(high, r)
         if states(outside)[1] != "superposed":
             break
+    else:
+        return Boundary(float("nan"), 0.0)
     while high - low > precision:
         p = (low + high) / 2
         best = _best_pair(p, r)
@@ -209,6 +218,7 @@ def phase_plane(
 
     Rows of r are visited in turn, to and fro along p, each world with its own random starts and
     its neighbours' minima (see `optima`, whose `progress` this is).
+    For `phases.exact_plane`, whose rows are p, transpose: `exact_plane(found.state.T, r, p)`.
     Raises ValueError for n below 2, and for p or r out of range.
 
     >>> phase_plane(2, 1, r=[0.1], p=[0.1, 0.3], starts=2).state
@@ -217,6 +227,11 @@ def phase_plane(
     if n < 2:
         raise ValueError(f"phase_plane(n={n}): an extra feature beside ordinary ones needs n ≥ 2")
     rows, columns = np.asarray(r, np.float64), np.asarray(p, np.float64)
+    if rows.ndim != 1 or columns.ndim != 1 or not (rows > 0).all():
+        raise ValueError(
+            f"phase_plane(r={r}, p={p}): r and p are sequences, the axes of the plane, and every r "
+            "is positive"
+        )
     path = [
         (i, j)
         for i in range(rows.size)
@@ -247,11 +262,11 @@ def antipodal_without_bias(p: float) -> tuple[float, float]:
     return a, 2 * (p * (1 - p) * (1 - a) ** 2 / 3 + p * p * (1 / 3 - a / 4 + a * a / 12))
 
 
-def _check(n: int, m: int, r: float) -> None:
+def _check(call: str, n: int, m: int, r: float) -> None:
     if (n, m) not in ((2, 1), (3, 2)):
         raise ValueError(
-            f"phase_boundary(n={n}, m={m}): the few-configuration theory is known for n=2, m=1 "
+            f"{call}(n={n}, m={m}): the few-configuration theory is known for n=2, m=1 "
             "and n=3, m=2; for other sizes take the exact optimum, theory.phase_plane"
         )
     if not r > 0:
-        raise ValueError(f"phase_boundary(r={r}): the relative importance r is positive")
+        raise ValueError(f"{call}(r={r}): the relative importance r is positive")

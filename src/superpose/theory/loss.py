@@ -292,10 +292,13 @@ def _check(
     tolerance: float,
 ) -> None:
     W, b = model
+    _check_kinds(call, W, b, world)
     if W.ndim < 2 or b.shape != W.shape[:-1]:
+        turned = b.shape == (*W.shape[:-2], *W.shape[-1:])
+        remedy = "W looks transposed: pass W.mT" if turned else f"b of shape {list(W.shape[:-1])}"
         raise ValueError(
             f"{call}: W has shape {list(W.shape)} and b {list(b.shape)}; W is "
-            f"[*run, n, m] and b [*run, n], so b should have shape {list(W.shape[:-1])}"
+            f"[*run, n, m] and b [*run, n] ({remedy})"
         )
     if not isinstance(world, Features):
         _check_worlds(call, W, world)
@@ -317,6 +320,16 @@ def _check(
             f"{call}(tolerance={tolerance!r}): constant magnitudes need a series that grows as "
             "1 / tolerance; ask for 1e-7 or more"
         )
+
+
+def _check_kinds(call: str, W: object, b: object, world: object) -> None:
+    if not (isinstance(W, Tensor) and isinstance(b, Tensor)):
+        raise TypeError(
+            f"{call}: W is a {type(W).__name__} and b a {type(b).__name__}; both are torch "
+            "tensors (torch.as_tensor turns arrays and lists into one)"
+        )
+    if not isinstance(world, Features | Sequence):
+        raise TypeError(f"{call}: {world!r} is no world; pass Features(n=…, p=…)")
 
 
 def _check_worlds(call: str, W: Tensor, worlds: Sequence[Features]) -> None:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import root_scalar
 from scipy.special import ndtri
 from scipy.stats import qmc
 from torch import Tensor
@@ -171,49 +170,14 @@ def local_minima(
     >>> round(found[0].loss, 6)  # 0.1 v(0.4): the second feature is ignored
     0.009333
     """
+    if W.ndim != 3 or b.shape != W.shape[:2] or W.shape[1] != world.n:
+        raise ValueError(
+            f"local_minima: W has shape {list(W.shape)} and b {list(b.shape)}; W is [run, n, m], "
+            f"b [run, n] and n={world.n} (for one model pass W[None], b[None])"
+        )
     search = _Search(world, W.shape[-1], 0)
     x = search.packed(W.detach().cpu().double(), b.detach().cpu().double())
     return search.minima(_Found(search.descent(x, _SEARCH)[0], np.ones(len(x), int)))
-
-
-def branch_crossing(
-    first: tuple[Tensor, Tensor],
-    second: tuple[Tensor, Tensor],
-    world: Callable[[float], Features],
-    between: tuple[float, float],
-    *,
-    precision: float = 1e-4,
-) -> float:
-    """The parameter of a family of worlds at which two branches of minima cost the same.
-
-    `first` and `second` are models (W `[n, m]`, b `[n]`); the branch of each is the minimum
-    downhill from it (`local_minima`) in `world(parameter)`. The difference of the two losses is
-    bisected between the bounds by Brent's method.
-    Raises ValueError where one branch is the lower at both bounds, or where they have become one:
-    a branch ends where its minimum does, so the bounds should be close to the crossing.
-
-    An antipodal pair against ignoring the second feature:
-
-    >>> pair = torch.tensor([[1.0], [-1.0]]), torch.tensor([0.0, 0.0])
-    >>> alone = torch.tensor([[1.0], [0.0]]), torch.tensor([0.0, 0.1])
-    >>> family = lambda p: Features(n=2, p=p, importance=[1.0, 0.3])
-    >>> round(branch_crossing(pair, alone, family, between=(0.35, 0.38)), 2)
-    0.38
-    """
-    W = torch.stack([first[0], second[0]]).double()
-    b = torch.stack([first[1], second[1]]).double()
-
-    def difference(parameter: float) -> float:
-        one, other = local_minima(W, b, world(parameter))
-        return one.loss - other.loss
-
-    ends = [difference(each) for each in between]
-    if ends[0] * ends[1] > 0:
-        raise ValueError(
-            f"branch_crossing(between={between}): the losses differ by {ends[0]:.4g} and "
-            f"{ends[1]:.4g} there, of the same sign; widen the bounds"
-        )
-    return root_scalar(difference, bracket=between, xtol=precision).root
 
 
 class _Found(NamedTuple):
@@ -227,6 +191,11 @@ class _Search:
     """One world's loss as a function of W and b packed in one row, in units of that of 0."""
 
     def __init__(self, world: Features, m: int, seed: int) -> None:
+        if not isinstance(world, Features):
+            raise TypeError(
+                f"optimum: {world!r} is no world; pass Features(n=…, p=…), and to `optima` a "
+                "sequence of them"
+            )
         if m < 1:
             raise ValueError(f"optimum(m={m}): m counts hidden dimensions and is at least 1")
         self.world, self.m, self.seed = world, m, seed
