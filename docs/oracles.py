@@ -35,7 +35,8 @@ PAGE = Path(__file__).with_suffix(".md")
 OPENING = """# Oracles
 
 Each number that the library is held to, twice: as expected, from a closed form or a publication,
-and as obtained by another route, the library's own algorithm or a numerical experiment.
+and as obtained by another route, the library's own algorithm or a numerical experiment. Rows that
+begin with "the same from" hold a library function to the closed form of the row above.
 `python docs/oracles.py` writes this page and fails where they differ by more than the tolerance.
 Losses are sums over features and means over samples; active features are uniform on (0, 1].
 """

@@ -71,14 +71,14 @@ def linear_model() -> Iterator[Row]:
         "dense 2 → 1: 1/12, of keeping one feature",
         "Toy Models, appendix on nonlinear compression",
         1 / 12,
-        lambda: theory.shared_dimension(pair).first,
+        lambda: _line_loss([1.0, 0.0], [0.0, 0.5], pair),
         1e-12,
     )
     yield Row(
         "dense 2 → 1: 1/12, of keeping the mean of both",
         "Toy Models, appendix on nonlinear compression",
         1 / 12,
-        lambda: theory.shared_dimension(pair).collapsed,
+        lambda: _line_loss([0.5**0.5, 0.5**0.5], [0.0, 0.0], pair),
         1e-12,
     )
     for offset, expected in {"": 1 / 27, " + 1/2Z": 1 / 108}.items():
@@ -120,6 +120,11 @@ def linear_model() -> Iterator[Row]:
             lambda each=each, bias=bias: _linear_rank(each, 2, bias) / 2,
             1e-2,
         )
+
+
+def _line_loss(W: list[float], b: list[float], world: Features) -> float:
+    directions = torch.tensor(W, dtype=torch.float64)[:, None]
+    return theory.expected_loss(directions, torch.tensor(b), world, output="linear").item()
 
 
 def _lowest_linear_loss(world: Features, m: int) -> float:
