@@ -8,6 +8,7 @@ import pytest
 
 from superpose import phases
 from superpose.figures.planes import phase_planes
+from superpose.figures.plot import plot
 from superpose.figures.style import DARK, LIGHT, drawn, render
 
 R, P = np.geomspace(0.1, 10, 40), np.geomspace(0.01, 1, 40)
@@ -80,3 +81,8 @@ def test_one_panel_one_cell_and_other_states_are_drawn():
     assert figure.axes[0].get_xscale() == "linear"
     with pytest.raises(ValueError, match="at least one panel"):
         render(phase_planes, {})
+
+
+@pytest.mark.parametrize(("plane", "title"), [(theory(), "exact"), (trained(), "best of 10")])
+def test_plot_draws_a_plane(plane, title):
+    assert [axes.get_title() for axes in plot(plane).axes if axes.get_title()] == [title]

@@ -84,6 +84,11 @@ def classify(W: Float[Tensor, "*run n m"]) -> list:
     >>> [(factor.label, factor.features) for factor in classify(W)]
     [('digon', (0, 1)), ('dedicated', (2,))]
     """
+    if not isinstance(W, Tensor) or W.ndim < 2:
+        raise TypeError(
+            f"classify: {type(W).__name__} of shape {list(np.shape(W))}; W is a torch tensor "
+            "[*run, n, m], one row for each feature"
+        )
     weights = W.detach().double().cpu()
     *stack, n, m = weights.shape
     models = weights.reshape(prod(stack), n, m)
@@ -277,6 +282,8 @@ def polytope(factors: Sequence[Factor]) -> str:
     >>> polytope([pair] * 3), polytope([pair, Factor("pentagon", (2, 3, 4, 5, 6), 2, 0.4, 0.0)])
     ('octahedron', 'pentagonal bipyramid')
     """
+    if not all(isinstance(factor, Factor) for factor in factors):
+        raise TypeError("polytope: pass the factors of one model, as in polytope(classify(W)[0])")
     shared = sorted((f.dim, len(f.features), f.label) for f in factors if len(f.features) > 1)
     counts = Counter(label for _, _, label in shared)
     digons = counts["digon"]

@@ -70,7 +70,7 @@ class Plane:
 
         Columns: boundary ("ignored | superposed"), line (their number), point (the place along
         it), and one each for the axes. Between cells the position is half way, in logarithms
-        where all values of the axis are positive.
+        where all values of the axis are positive; at the rim it is half a cell beyond the axis.
         """
         rows = []
         for line, (pair, path) in enumerate(polylines(self.segments())):

@@ -14,7 +14,7 @@ def welch_bound(n: int, m: int, *, order: int = 1) -> float:
     is $\sqrt{(n - m) / m (n - 1)}$. It assumes real directions and nothing else. Order 1 is
     reached by equiangular tight frames (simplices, the six diagonals of an icosahedron) and by no
     others, hence never above $n = m (m + 1) / 2$; higher orders are the stronger ones for many
-    directions. In [0, 1]; 0 for $n \le m$ at order 1.
+    directions. In [0, 1]; 0 for $n \le 1 / e_q$, which is m at order 1.
 
     The same holds for any linear read-out: where $R_i \cdot W_i = 1$ for all i, some
     $|R_i \cdot W_j|$ is at least the bound of order 1.
@@ -108,7 +108,8 @@ def almost_orthogonal(m: int, epsilon: float, *, failure: float = 0.5) -> float:
     $|\hat W_i \cdot \hat W_j| \le \varepsilon$ with probability at least 1 − failure, and so exist.
     Exponential in the dimension, at least
     $\sqrt{\mathrm{failure}}\, e^{m \varepsilon^2 / 4}$. A lower bound on what the best
-    arrangement holds; `welch_bound` bounds from above. As a float, infinite beyond 1e150.
+    arrangement holds (where it is below m, m orthogonal directions are the better one), as
+    `welch_bound`, solved for n, is one from above. As a float, infinite beyond 1e150.
     Raises ValueError for m below 2, `epsilon` or `failure` outside (0, 1).
     Source: Johnson & Lindenstrauss 1984, Extensions of Lipschitz mappings into a Hilbert space;
     the counting is the usual proof with the exact tail.

@@ -105,7 +105,8 @@ def threshold_capacity(m: int, k: int, *, error: float = 0.01) -> float:
     result errs on the cautious side where m is not large beside $k \ln n$.
 
     A whole number as a float, since it soon passes any integer type: 0 where not even n = k is
-    recovered, infinite beyond 1e308.
+    recovered, infinite beyond 1e308. At n = k all features are always active, so that a result
+    near k says that m is too small to recover anything.
     Raises ValueError for m or k below 1 and an `error` outside (0, 1).
     Source: worked out here.
 
