@@ -72,7 +72,7 @@ def test_the_cost_of_a_sparse_batch_follows_its_active_entries():
 @pytest.mark.parametrize(
     ("amplitude", "law"),
     [(Exponential(0.5), stats.expon(scale=0.5)), (HalfNormal(2.0), stats.halfnorm(scale=2.0))],
-    ids=str,
+    ids=["exponential", "half-normal"],
 )
 def test_magnitudes_follow_their_law(amplitude, law):
     x = Features(n=2, p=0.7, amplitude=amplitude).sample_sparse(20_000, seed=3).data
