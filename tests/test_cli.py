@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,10 @@ def test_an_interrupted_job_goes_on_and_ends_as_an_uninterrupted_one(job, config
     out, _ = job
     again = tmp_path / "again"
     command = [sys.executable, "-m", "superpose.cli", "run", str(config), "--out", str(again)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # A job started in the background may have been told to ignore interrupts, and so its children.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    piped = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": heed}
+    with subprocess.Popen(command, **piped) as process:
         # Heard, not seen on disk: the parts of a quick sweep are there for a moment only.
         heard = next(line for line in process.stderr if line.startswith("pack: "))
         process.send_signal(signal.SIGINT)

@@ -142,7 +142,6 @@ def test_the_exact_boundary_parts_two_states_of_the_optimum(r):
     assert boundary.jump > 0.5
 
 
-@pytest.mark.slow
 def test_an_extra_feature_superposed_in_every_world_has_no_boundary():
     assert np.isnan(exact_boundary(1.001, precision=1e-2).p)
 
@@ -156,6 +155,7 @@ def test_a_boundary_that_cannot_be_found_says_why(arguments, says):
         exact_boundary(**arguments)
 
 
+@pytest.mark.slow
 def test_the_exact_boundary_exchanges_its_roles_too():
     one, other = exact_boundary(0.25, precision=1e-3), exact_boundary(4.0, precision=1e-3)
     assert one.p == pytest.approx(other.p, abs=2e-3)

@@ -44,12 +44,12 @@ class Factor(NamedTuple):
         return FACTORS.get((self.k, self.d), f"{self.k} in {self.d}")
 
 
-def factor(k: int, d: int, p: float, *, starts: int = 16, seed: int = 0) -> Factor:
+def factor(k: int, d: int, p: float, *, starts: int = 32, seed: int = 0) -> Factor:
     r"""The best packing of k equal features in d dimensions and what it gains.
 
     $G(k, d; p) = (k v - L_{\min}(k, d; p)) / d$ with $v = p/3 - p^2/4$, in units of v. The
     optimum need not be one polytope: four features in the plane are two digons, and gain what a
-    digon gains.
+    digon gains. From three dimensions on only a start in 7 to 16 finds the best, so give many.
     Raises ValueError for k or d below 1 and p outside (0, 1].
     Source: derived in this project; the "sticky" dimensions per feature of Toy Models of
     Superposition, section 4, are what it explains.
