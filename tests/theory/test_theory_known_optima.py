@@ -43,6 +43,11 @@ def test_a_small_one_is_found_again(each):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("each", TABLE, ids=lambda row: f"{row.world.law} {row.world.p} {row.m}")
-def test_searching_again_finds_the_same(each):
-    found = optimum(each.world, each.m, starts=64, seed=1)
-    assert math.isclose(found.loss, each.loss, rel_tol=0, abs_tol=1e-6 * zero(each.world))
+def test_searching_again_finds_the_same_and_nothing_lower(each):
+    # The heptagon is reached from about one start in a hundred.
+    for starts in (64, 256, 1024):
+        excess = optimum(each.world, each.m, starts=starts, seed=1).loss - each.loss
+        assert excess >= -1e-6 * zero(each.world)
+        if excess <= 1e-6 * zero(each.world):
+            return
+    pytest.fail(f"1,024 starts end {excess:.3g} above the known optimum")

@@ -29,9 +29,10 @@ def known_optima() -> tuple[KnownOptimum, ...]:
     """Worlds of up to ten features with the lowest exact loss that a search has found.
 
     Each is the best of at least 6 random starts of `optimum` and of its neighbours in the table;
-    a slow test searches all again with 64 others and must end at the same losses, to 1e-6 of
-    the loss of a model that outputs 0. A loss below 1e-7 is kept as 0. They bound the least
-    loss from above: no search proves a minimum global.
+    a slow test searches all again from 64 others, or up to 1,024 where those do not reach it, and
+    must end at the same losses and at none lower, to 1e-6 of the loss of a model that outputs 0.
+    A loss below 1e-7 is kept as 0. They bound the least loss from above: no search proves a
+    minimum global.
 
     >>> pentagon = next(each for each in known_optima() if each.shape == "pentagon")
     >>> pentagon.world.n, pentagon.m
