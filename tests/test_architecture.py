@@ -17,6 +17,8 @@ import superpose
 
 FLOORS = {
     "__version__": -1,
+    "compilation": -1,
+    "initialisation": -1,
     "features": 0,
     "models": 0,
     "measures": 0,
@@ -42,17 +44,26 @@ FLOORS = {
 LIMITS = {"lines": 400, "lines of a function": 60, "branches": 12, "arguments": 6, "fields": 10}
 
 # Where a limit would make the code worse: what is allowed instead, and why.
+COMPILED = "numba takes no object that holds them"
 EXCEPTIONS = {
     "lines": {},
     "lines of a function": {},
     "branches": {},
     "arguments": {
-        "engine.loop.train": (7, "the public signature, and progress"),
-        "kernels.cpu.training_kernel.train": (10, "numba takes no object that holds them"),
+        "engine.loop.train": (8, "the public signature, and progress"),
+        "kernels.dense.add_gradient": (9, COMPILED),
+        "kernels.draws._choose_member": (7, COMPILED),
+        "kernels.draws._draw_members": (7, COMPILED),
+        "kernels.draws._draw_set": (9, COMPILED),
+        "kernels.draws.draw_set": (8, COMPILED),
+        "kernels.small._add_gradient": (10, COMPILED),
+        "kernels.small.add_gradient": (8, COMPILED),
+        "kernels.sparse.add_gradient_rows": (8, COMPILED),
+        "theory.loss.expected_loss": (7, "the public signature"),
+        "theory.loss.feature_losses": (7, "the public signature"),
         "cli.run": (8, "a command's arguments are its options"),
     },
     "fields": {
-        "engine.run.Run": (11, "a result, not a config: what was asked beside what came out"),
         "experiments.configuration.SweepSection": (11, "a section of a file, flat for its writer"),
     },
 }
@@ -77,6 +88,7 @@ PUBLIC = [
     "feature_norms",
     "geometry",
     "harvest",
+    "initialisation",
     "interference",
     "load",
     "match",
@@ -178,7 +190,7 @@ def test_a_module_imports_from_floors_below_only(module):
 def test_theory_reads_the_law_of_a_world_and_nothing_else():
     theory = [module for module in MODULES if _top(module) == "theory"]
     read = {_top(name) for module in theory for name in _imported(module, TREES[module])}
-    assert read <= {"features", "theory"}
+    assert read <= {"compilation", "features", "theory"}
 
 
 def test_imports_are_found_in_every_form():

@@ -1,9 +1,13 @@
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.sparse import coo_matrix, csr_array
 
 from superpose.features import Constant, Exponential, Features, HalfNormal
 from superpose.theory import covariance, mean, second_moments
@@ -128,3 +132,77 @@ def test_what_cannot_be_names_the_value_and_the_law(arguments, says):
 def test_a_scale_that_is_not_positive_is_refused(amplitude, wrong):
     with pytest.raises(ValueError, match="positive and finite"):
         amplitude(wrong)
+
+
+X = np.array([[0.0, 2.0, 0.0], [-1.0, 0.5, 0.0]])
+
+
+@pytest.mark.parametrize(
+    "form", [np.asarray, np.ndarray.tolist, torch.from_numpy, csr_array, coo_matrix]
+)
+def test_points_are_the_same_in_every_form(form):
+    world, plain = Features.finite(form(X)), Features.finite(X)
+    assert world == plain
+    assert hash(world) == hash(plain)
+    assert world.points.toarray().tolist() == X.tolist()
+    assert world.points.dtype == np.float32
+
+
+def test_a_finite_world_reads_its_law_from_the_points():
+    world = Features.finite(X, importance=0.5)
+    assert (world.n, world.p) == (3, (0.5, 1.0, 0.0))
+    assert world.probability.tolist() == world.set_probability.tolist() == [0.5, 1.0, 0.0]
+    assert world.importances.tolist() == [1.0, 0.5, 0.25]
+    assert world != Features.finite(X)
+    assert world != Features.finite(X[::-1], importance=0.5)
+    assert replace(world, importance=1.0) == Features.finite(X)
+    assert Features(n=3).points is None
+
+
+def test_a_finite_world_draws_its_points_each_as_often():
+    world = Features.finite(np.arange(1.0, 5.0)[:, None])
+    drawn = world.sample(8_000, seed=1)[:, 0]
+    counts = np.bincount(drawn.long())[1:]
+    assert stats.chisquare(counts).pvalue > 1e-3
+    assert torch.equal(drawn, world.sample(8_000, seed=1)[:, 0])
+    assert not torch.equal(drawn, world.sample(8_000, seed=2)[:, 0])
+    assert torch.equal(drawn, torch.from_numpy(world.sample_sparse(8_000, 1).toarray())[:, 0])
+
+
+def test_points_are_copies_that_stay():
+    x = csr_array(X)
+    world = Features.finite(x)
+    x.data[:] = 9.0
+    assert world == Features.finite(X)
+    with pytest.raises(ValueError, match="read-only"):
+        world.points.data[:] = 0
+    zeros = csr_array((np.zeros(2), ([0, 1], [1, 1])), shape=(2, 3))
+    assert Features.finite(zeros).points.nnz == 0
+    assert pickle.loads(pickle.dumps(world)) == world
+
+
+@pytest.mark.parametrize(
+    ("points", "says"),
+    [
+        ([1.0, 2.0], r"shape \[2\]"),
+        (np.zeros((0, 3)), r"shape \[0, 3\]"),
+        (np.zeros((2, 2, 2)), "matrix of numbers"),
+        ([[1.0], [1.0, 2.0]], "matrix of numbers"),
+        ([["a"]], "matrix of numbers"),
+        ([[np.nan]], "NaN or infinite"),
+        (csr_array([[np.inf]]), "NaN or infinite"),
+        ([[1e300]], "too large for float32"),
+    ],
+    ids=["one axis", "none", "three axes", "ragged", "text", "nan", "infinite", "large"],
+)
+def test_what_is_no_data_set_is_refused(points, says):
+    with pytest.raises(ValueError, match=says):
+        Features.finite(points)
+
+
+@pytest.mark.parametrize("change", [{"p": 0.3}, {"n": 4}, {"signed": True}], ids=str)
+def test_a_finite_world_says_nothing_but_its_points(change):
+    with pytest.raises(ValueError, match=r"Features.finite\(points"):
+        replace(Features.finite(X), **change)
+    with pytest.raises(ValueError, match="those of its points"):
+        Features.finite(X).active_values(np.ones(2))

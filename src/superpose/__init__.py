@@ -36,7 +36,7 @@ _HOME = {
     "superposition_test": "networks",
     "train": "engine",
 }
-_MODULES = ("geometry", "measures", "phases", "statistics", "theory", "unmix")
+_MODULES = ("geometry", "initialisation", "measures", "phases", "statistics", "theory", "unmix")
 
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])  # pyright: ignore
 

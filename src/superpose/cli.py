@@ -93,7 +93,7 @@ def run(
     if labels is not None and activations is None:
         raise UsageError("--labels goes with --activations")
     settings, text = configuration.read_with_seed(config, seed)
-    with _progress(quiet or json_) as progress:
+    with _notices(quiet or json_), _progress(quiet or json_) as progress:
         findings = _main_job(settings, text, out, (activations, labels), progress)
     _print_findings(findings, out, json_, quiet)
     return DONE
@@ -208,6 +208,27 @@ def _print_findings(findings: list[str], out: Path, as_json: bool, quiet: bool) 
 
 
 Reporter = Callable[[str, int, int], None]
+
+
+@contextmanager
+def _notices(quiet: bool) -> Iterator[None]:
+    """Show what the library has to say, such as that it compiles, unless quiet."""
+    import logging
+
+    class Notices(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            _errors.print(record.getMessage(), markup=False)
+
+    logger, notices = logging.getLogger("superpose"), Notices(logging.INFO)
+    before = logger.level
+    if not quiet:
+        logger.setLevel(logging.INFO)
+        logger.addHandler(notices)
+    try:
+        yield
+    finally:
+        logger.removeHandler(notices)
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Packing and un-mixing on sweeps that do not go the usual way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,10 +24,8 @@ def _run(*models):
     loss = torch.stack(
         [sp.theory.expected_loss(W[w], b[w], world) for w, world in enumerate(worlds)]
     )
-    return run.__class__(
-        **{name: getattr(run, name) for name in run.__dataclass_fields__}
-        | {"W": W, "b": b, "loss": loss}
-    )
+    state = replace(run.state, parameters={"W": W, "b": b}, loss=loss)
+    return replace(run, state=state)
 
 
 DEDICATED = torch.tensor([[1.0, 0], [0, 1.0], [0, 0], [0, 0]])

@@ -52,8 +52,8 @@ def _relu_mean(b, c):
     return total / (math.factorial(k + 1) * math.prod(c))
 
 
-def exact_feature_losses(W, b, world):
-    gram = W.double().numpy() @ W.double().numpy().T
+def exact_feature_losses(W, b, world, W_out=None):
+    gram = (W if W_out is None else W_out).double().numpy() @ W.double().numpy().T
     losses = []
     for i in range(world.n):
         loss, offset = Fraction(world.probability[i]) / 3, Fraction(b[i].item())
@@ -142,18 +142,20 @@ def test_holds_through_every_scale_of_interference_and_bias(gap, b):
     m=st.integers(1, 3),
     p=st.floats(0.001, 1.0),
     law=st.sampled_from(LAWS),
-    exponents=st.lists(st.integers(-7, 1), min_size=8, max_size=8),
+    exponents=st.lists(st.integers(-7, 1), min_size=12, max_size=12),
+    tied=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_agrees_with_inclusion_and_exclusion_at_any_scale(n, m, p, law, exponents, seed):
+def test_agrees_with_inclusion_and_exclusion_at_any_scale(n, m, p, law, exponents, tied, seed):
     rng = np.random.default_rng(seed)
     world = _world(law, n, p, rng)
     scale = 10.0 ** np.array(exponents)
     W = torch.from_numpy(rng.normal(size=(n, m)) * scale[:n, None])
     b = torch.from_numpy(rng.normal(size=n) * scale[4 : 4 + n])
-    exact = exact_feature_losses(W, b, world)
-    found = feature_losses(W, b, world).numpy()
-    reach = 1 + (W @ W.T).abs().sum(1).numpy() + b.abs().numpy()
+    W_out = W if tied else torch.from_numpy(rng.normal(size=(n, m)) * scale[8 : 8 + n, None])
+    exact = exact_feature_losses(W, b, world, W_out)
+    found = feature_losses(W, b, world, W_out=None if tied else W_out).numpy()
+    reach = 1 + (W_out @ W.T).abs().sum(1).numpy() + b.abs().numpy()
     assert np.all(np.abs(found - exact) <= 1e-6 * world.probability / 3 + 4e-14 * reach**2)
 
 

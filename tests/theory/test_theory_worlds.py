@@ -1,13 +1,11 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from scipy.special import dawsn
 
 from superpose.features import Constant, Exponential, Features, HalfNormal, Uniform
-from superpose.theory import expected_loss, loss_and_gradient, relu
-from superpose.theory.relu.amplitudes import dawson, stamp
+from superpose.theory import expected_loss, loss_and_gradient
+from superpose.theory.relu.amplitudes import dawson
 
 LAWS = ("independent", "correlated", "anticorrelated", "exactly one")
 
@@ -143,16 +141,3 @@ def test_large_weights_cost_constant_magnitudes_no_more():
     found = expected_loss(W, b, Features(n=2, p=0.5, amplitude=Constant()))
     expected = 2 * (0.25 * (1 - 1e8) ** 2 + 0.25 * 1)
     assert found.item() == pytest.approx(expected, rel=1e-8)
-
-
-def test_compiled_code_is_as_fresh_as_what_it_calls(tmp_path):
-    # Otherwise a new version of one module would run what was compiled from an old one.
-    stamps = []
-    for text in ("a = 1", "a = 2"):
-        (tmp_path / "called.py").write_text(text)
-        (tmp_path / "calling.py").write_text("from called import a")
-        stamps.append(stamp(tmp_path))
-    assert stamps[0] != stamps[1]
-    folder = Path(relu.__file__).parent
-    for function in (relu.row_losses, dawson):
-        assert function._cache._cache_file._source_stamp == stamp(folder)

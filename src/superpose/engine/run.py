@@ -1,56 +1,141 @@
 """What training leaves: a stack of models with their losses, tables and files."""
 
+import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from superpose import measures, records
+from superpose import records
+from superpose.engine import files, tables
+from superpose.engine.backends import backend_of, kernel_of, shapes_of
+from superpose.engine.continuation import check_agree, start_from
+from superpose.engine.modules import learning
+from superpose.engine.shards import CHECK, Job, Progress, carry_out
+from superpose.engine.states import State, concatenate
 from superpose.engine.training import Training
-from superpose.features import Amplitude, Features, Law
+from superpose.features import Features
+from superpose.kernels import streams
 from superpose.models import ToyModel, ToyNetwork
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshots:
-    """W `[snapshot, *run, n, m]` and b `[snapshot, *run, n]` after `steps` steps each."""
+class _Weights:
+    """The parameters of a state, by the names they have in formulas."""
 
-    steps: tuple[int, ...]
-    W: Float[Tensor, "snapshot *run n m"]
-    b: Float[Tensor, "snapshot *run n"]
+    __slots__ = ()
+
+    state: State
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """The parameters by name: W and b, W_in, W_out and b, or those of a module."""
+        return self.state.parameters
+
+    @property
+    def W(self) -> Float[Tensor, "*stack n m"]:
+        """The weights of tied models, rows are directions."""
+        return self._parameter("W")
+
+    @property
+    def W_in(self) -> Float[Tensor, "*stack n m"]:
+        """The weights into the hidden layer; W of tied models."""
+        return self._parameter("W_in")
+
+    @property
+    def W_out(self) -> Float[Tensor, "*stack n m"]:
+        """The weights out of the hidden layer; W of tied models."""
+        return self._parameter("W_out")
+
+    @property
+    def b(self) -> Float[Tensor, "*stack n"]:
+        """The biases of the output."""
+        return self._parameter("b")
+
+    @property
+    def loss(self) -> Float[Tensor, "*stack"]:
+        """Exact expected loss where theory has it or a world is finite, else an estimate.
+
+        Float64, without the L1 term; NaN for a model that diverged.
+        """
+        return self.state.loss
+
+    @property
+    def loss_se(self) -> Float[Tensor, "*stack"]:
+        """Standard error of `loss`: 0 where it is exact."""
+        return self.state.loss_se
+
+    def _parameter(self, name: str) -> Tensor:
+        found = self.parameters
+        if name not in found and name in ("W_in", "W_out") and "W" in found:
+            return found["W"]
+        if name not in found:
+            raise AttributeError(
+                f"these models have no {name}: their parameters are {', '.join(found)}"
+            )
+        return found[name]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Run:
-    """A trained stack: the stack axes `*run` are `[runs]`, or `[worlds, runs]` over worlds.
+class Snapshots(_Weights):
+    """The models after `steps` steps each: `[snapshot, *run, …]` in every array.
 
-    `loss` is the exact expected loss (`loss_se` 0) where theory has it, else an estimate on
-    fresh samples with its standard error; it is NaN for a model that diverged. `index` holds the
-    run number that, with `seed`, determines each model.
+    A model that stopped before a snapshot is there as it was when it stopped.
     """
 
-    model: ToyModel
+    steps: tuple[int, ...]
+    state: State
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run(_Weights):
+    """A trained stack: the stack axes `*run` are `[runs]`, or `[worlds, runs]` over worlds.
+
+    `W`, `b` and the other `parameters`, `loss`, `loss_se` and `steps` have these axes first.
+    `index` holds the number that, with `seed`, determines each model: the run number, or with
+    restarts that of the best. Bits are equal for one `kernel` on one `processor`.
+    """
+
+    model: ToyModel | Any
     worlds: tuple[Features, ...]
     training: Training
     seed: int
     index: Int[np.ndarray, "*run"]
-    W: Float[Tensor, "*run n m"]
-    b: Float[Tensor, "*run n"]
-    loss: Float[Tensor, "*run"]
-    loss_se: Float[Tensor, "*run"]
+    state: State
     snapshots: Snapshots
     kernel: str
+    processor: str
+
+    @property
+    def steps(self) -> Int[Tensor, "*run"]:
+        """Steps that each model took: fewer than asked for where it stopped or diverged."""
+        return self.state.steps
 
     @property
     def diverged(self) -> Tensor:
-        """Which models ended with a NaN or an overflow, bool `[*run]`; try a lower `lr`."""
+        """Which models ended with a NaN or an overflow, bool `[*run]`; see `advice`."""
         return ~torch.isfinite(self.loss)
+
+    @property
+    def advice(self) -> str:
+        """What to do about models that diverged; empty where none has."""
+        diverged = self.diverged
+        if not diverged.any():
+            return ""
+        seen, training = int(self.steps[diverged].min()), self.training
+        ways = ["a lower lr"]
+        ways += ["warmup=…"] if not training.warmup else []
+        ways += ["a weight_decay of at least 0"] if training.weight_decay < 0 else []
+        return (
+            f"{int(diverged.sum())} of {diverged.numel()} models diverged (a NaN or an overflow), "
+            f"seen first after {seen} steps (looked for every {CHECK} and at the end); try "
+            f"{' or '.join(ways)}. The others are as they would be without them"
+        )
 
     def best(self) -> "Run":
         """The model of lowest loss of each world, as a stack with one run.
@@ -70,91 +155,125 @@ class Run:
         return self._take(at.expand(*self.loss.shape[:-1], -1)) if diverged.any() else self
 
     def _take(self, at: Int[Tensor, "*run"]) -> "Run":
-        def take(array: Tensor, trailing: int) -> Tensor:
-            leading = array.ndim - at.ndim - trailing
+        def take(array: Tensor, leading: int) -> Tensor:
+            trailing = array.ndim - at.ndim - leading
             index = at.reshape((1,) * leading + at.shape + (1,) * trailing)
             return torch.take_along_dim(array, index, dim=leading + at.ndim - 1)
 
-        kept = Snapshots(self.snapshots.steps, take(self.snapshots.W, 2), take(self.snapshots.b, 1))
+        kept = self.snapshots.state.map(lambda array: take(array, 1))
         return replace(
             self,
             index=np.take_along_axis(self.index, at.numpy(), -1),
-            W=take(self.W, 2),
-            b=take(self.b, 1),
-            loss=take(self.loss, 0),
-            loss_se=take(self.loss_se, 0),
-            snapshots=kept,
+            state=self.state.map(lambda array: take(array, 0)),
+            snapshots=Snapshots(self.snapshots.steps, kept),
         )
 
-    def module(self, *at: int) -> ToyNetwork:
-        """One model as an nn.Module: `module(run)`, or `module(world, run)` over worlds."""
+    def module(self, *at: int) -> nn.Module:
+        """One model as an nn.Module: `module(run)`, or `module(world, run)` over worlds.
+
+        Of a run of a module it is a copy of that with the parameters of one model, so that its
+        stack has one entry.
+        """
         if len(at) != self.loss.ndim:
             axes = ["run"] if self.loss.ndim == 1 else ["world", "run"]
             raise ValueError(f"module{at}: this stack has the axes {axes}; give one index for each")
-        return ToyNetwork(self.model, self.W[at], self.b[at])
+        if isinstance(self.model, ToyModel):
+            return ToyNetwork(self.model, *(value[at] for value in self.parameters.values()))
+        module = copy.deepcopy(self.model)
+        for name, parameter in learning(module).items():
+            parameter.data = self.parameters[name][at].clone()[None].to(parameter.device)
+        return module
+
+    def resume(
+        self,
+        training: Training | None = None,
+        *,
+        snapshot: int | None = None,
+        progress: Progress | None = None,
+    ) -> "Run":
+        """Go on with training, from the end or from the snapshot after `snapshot` steps.
+
+        The result equals, bit for bit, that of an uninterrupted `train` with `training` (as
+        before, where not given) on the same processor; of restarts the ones kept go on. So a
+        recipe has to agree with what was already done: the learning rates of past steps, decay,
+        batch, L1 and stop. A longer one with a constant schedule does, and may ask for more
+        snapshots.
+        Raises ValueError for a recipe that disagrees and a snapshot that was not kept.
+
+        >>> from superpose.engine import train
+        >>> model, world = ToyModel(n=2, m=1), Features(n=2)
+        >>> run = train(model, world, Training(steps=10), runs=2)
+        >>> longer = run.resume(Training(steps=20))
+        >>> torch.equal(longer.W, train(model, world, Training(steps=20), runs=2).W)
+        True
+        """
+        training = self.training if training is None else training
+        states = {
+            step: self.snapshots.state.map(lambda array, k=k: array[k])
+            for k, step in enumerate(self.snapshots.steps)
+        } | {self.training.steps: self.state}
+        at = self.training.steps if snapshot is None else snapshot
+        check_agree(self.training, training, at, self.worlds, self.index)
+        job = Job(
+            model=self.model,
+            worlds=self.worlds,
+            training=training,
+            seed=self.seed,
+            numbers=self.index.reshape(len(self.worlds), -1),
+            backend=backend_of(self.kernel),
+            start=start_from(states, at, training),
+        )
+        return finished(job, self.index.shape, progress)
 
     def table(self, rows: Literal["models", "features"] = "models") -> pa.Table:
         """One row a model, or one row a model and feature.
 
         Both have `world`, `p` (mean over the features), `run` and the model's `loss`; models add
-        the measures of the whole, features `importance` and the measures of each.
+        `loss_se`, `steps`, `diverged` and the measures of the whole, features `importance` and
+        the measures of each. Measures are those of W, of W_in where models are untied: the
+        directions in which features enter the hidden layer. Modules whose parameters have no W
+        or W_in have no measures.
         """
-        if rows not in ("models", "features"):
-            raise ValueError(f'table(rows={rows!r}): "models" or "features"')
-        worlds, runs, n = len(self.worlds), self.index.shape[-1], self.model.n
-        key = {
-            "world": np.repeat(np.arange(worlds), runs),
-            "p": np.repeat([w.probability.mean() for w in self.worlds], runs),
-            "run": self.index.ravel(),
-        }
-        if rows == "models":
-            return pa.table(key | _flat(self._model_measures(), 1))
-        key = {name: np.repeat(column, n) for name, column in key.items()}
-        key["loss"] = np.repeat(self.loss.numpy().ravel(), n)
-        key["feature"] = np.tile(np.arange(n), worlds * runs)
-        key["importance"] = np.repeat(
-            np.stack([w.importances for w in self.worlds]), runs, axis=0
-        ).ravel()
-        return pa.table(key | _flat(self._feature_measures(), n))
-
-    def _model_measures(self) -> dict[str, Tensor]:
-        W = self.W
-        return {
-            "loss": self.loss,
-            "loss_se": self.loss_se,
-            "capacity": measures.capacity(W),
-            "dims_per_feature": measures.dims_per_feature(W),
-            "represented": measures.represented(W).sum(-1),
-            "polysemanticity": measures.polysemanticity(W).double().mean(-1),
-        }
-
-    def _feature_measures(self) -> dict[str, Tensor]:
-        return {
-            "norm": measures.feature_norms(self.W),
-            "bias": self.b,
-            "interference": measures.interference(self.W),
-            "dimensionality": measures.dimensionality(self.W),
-        }
+        return tables.table(self.worlds, self.index, self.state, rows)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the run to a folder, atomically; the same run gives the same bytes."""
+        """Write the run to a folder, atomically; the same run gives the same bytes.
+
+        Of a module its parameters are written, not its code: `load` asks for it again.
+        """
         about = {
-            "model": asdict(self.model),
-            "worlds": [describe_world(world) for world in self.worlds],
-            "training": asdict(self.training) | {"snapshots": list(self.training.snapshots)},
+            "model": files.describe_model(self.model),
+            "worlds": [files.describe_world(world) for world in self.worlds],
+            "training": files.describe_training(self.training),
             "seed": self.seed,
             "kernel": self.kernel,
+            "processor": self.processor,
+            "parameters": list(self.parameters),
         }
+        names = files.array_names(self.model, self.parameters)
         arrays = {
             "index": self.index,
-            "W": self.W.numpy(),
-            "b": self.b.numpy(),
-            "loss": self.loss.numpy(),
-            "loss_se": self.loss_se.numpy(),
-            "snapshots.W": self.snapshots.W.numpy(),
-            "snapshots.b": self.snapshots.b.numpy(),
+            **files.state_arrays(self.state, names),
+            **files.state_arrays(self.snapshots.state, names, "snapshots."),
+            **files.point_arrays(self.worlds),
         }
         return records.save(folder, kind="run", about=about, arrays=arrays)
+
+
+def finished(job: Job, axes: tuple[int, ...], progress: Progress | None) -> Run:
+    """Carry a job out; its cells are given the axes `*run`."""
+    stack, shapes = carry_out(job, progress), shapes_of(job.model)
+    return Run(
+        model=job.model,
+        worlds=job.worlds,
+        training=job.training,
+        seed=job.seed,
+        index=stack.index.reshape(axes),
+        state=stack.end.state(shapes, axes),
+        snapshots=Snapshots(tuple(job.training.snapshots), stack.kept.state(shapes, axes)),
+        kernel=kernel_of(job.backend),
+        processor=streams.processor(),
+    )
 
 
 def stack(runs: Sequence[Run]) -> Run:
@@ -164,7 +283,7 @@ def stack(runs: Sequence[Run]) -> Run:
     """
     first = runs[0]
     for run in runs:
-        if run.W.ndim < 4:
+        if run.loss.ndim < 2:
             raise ValueError(
                 "stack: train each run on a list of worlds, which has an axis for them"
             )
@@ -179,66 +298,35 @@ def stack(runs: Sequence[Run]) -> Run:
         first,
         worlds=tuple(world for run in runs for world in run.worlds),
         index=np.concatenate([run.index for run in runs]),
+        state=concatenate([run.state for run in runs], 0),
         snapshots=Snapshots(
-            first.snapshots.steps,
-            torch.cat([run.snapshots.W for run in runs], 1),
-            torch.cat([run.snapshots.b for run in runs], 1),
+            first.snapshots.steps, concatenate([run.snapshots.state for run in runs], 1)
         ),
-        **{
-            name: torch.cat([getattr(run, name) for run in runs])
-            for name in ("W", "b", "loss", "loss_se")
-        },
     )
 
 
-def load(folder: str | Path) -> Run:
-    """Read a run written by `Run.save`; raises records.RecordError where a byte has changed."""
+def load(folder: str | Path, module: nn.Module | None = None) -> Run:
+    """Read a run written by `Run.save`; raises records.RecordError where a byte has changed.
+
+    A run of a module needs a `module` like the one that was trained; its own weights do not
+    matter.
+    """
     record = records.load(folder, kind="run")
-    about, arrays = record.about, {k: torch.from_numpy(v) for k, v in record.arrays.items()}
-    training = Training(**about["training"])
+    about, arrays = record.about, record.arrays
+    training, points = files.training_from(about["training"]), files.points_from(arrays)
     steps = tuple(training.snapshots)
+    model = files.model_from(about["model"], copy.deepcopy(module))
+    names = files.array_names(model, about.get("parameters", ["W", "b"]))
     return Run(
-        model=ToyModel(**about["model"]),
-        worlds=tuple(world_from(d) for d in about["worlds"]),
+        model=model,
+        worlds=tuple(files.world_from(d, points) for d in about["worlds"]),
         training=training,
         seed=about["seed"],
-        index=record.arrays["index"],
-        snapshots=Snapshots(steps, arrays["snapshots.W"], arrays["snapshots.b"]),
+        index=arrays["index"],
+        state=files.state_from(arrays, names, "", np.array(training.steps)),
+        snapshots=Snapshots(
+            steps, files.state_from(arrays, names, "snapshots.", np.array(steps, np.int64))
+        ),
         kernel=about["kernel"],
-        **{name: arrays[name] for name in ("W", "b", "loss", "loss_se")},
+        processor=about.get("processor", ""),
     )
-
-
-def describe_world(world: Features) -> dict[str, Any]:
-    """A world as plain JSON values; `world_from` is the inverse."""
-    plain = {
-        "n": world.n,
-        "p": world.p,
-        "importance": world.importance,
-        "law": _described(world.law),
-        "amplitude": _described(world.amplitude),
-        "signed": world.signed,
-    }
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
-
-
-def world_from(described: dict[str, Any]) -> Features:
-    """The world that `describe_world` described."""
-    made = {"law": _made(described["law"], Law)}
-    if "amplitude" in described:  # records written before there were other laws have none
-        made["amplitude"] = _made(described["amplitude"], Amplitude)
-    return Features(**{**described, **made})
-
-
-def _described(part: Law | Amplitude) -> dict[str, Any]:
-    return {"name": type(part).__name__.lower(), **asdict(part)}
-
-
-def _made(described: dict[str, Any], kinds: Any) -> Any:
-    given = dict(described)
-    named = {kind.__name__.lower(): kind for kind in get_args(kinds)}
-    return named[given.pop("name")](**given)
-
-
-def _flat(columns: dict[str, Tensor], n: int) -> dict[str, np.ndarray]:
-    return {name: value.reshape(-1).numpy() for name, value in columns.items()}

@@ -37,8 +37,8 @@ def plot(x: Run | Phases | Plane | torch.Tensor, style: Style = LIGHT) -> Figure
         return drawn(dims_per_feature, style, x.table())
     if isinstance(x, Run):
         best = x.best()
-        W, b = best.W.flatten(0, -3), best.b.flatten(0, -2)
-        if x.model.m == 2:
+        W, b = best.W_in.flatten(0, -3), best.b.flatten(0, -2)
+        if W.shape[-1] == 2:
             return drawn(direction_plot, style, W.numpy()[0])
         p = np.array([x.worlds[0].probability.mean()])  # pyright: ignore
         return drawn(gram_across_densities, style, W.numpy(), b.numpy(), p)

@@ -1,93 +1,103 @@
-"""What the kernel sees and computes in one step, as arrays: for checks, and for the plain path."""
+"""What the kernels see and compute in one step, as arrays: for checks, and for the plain path."""
 
-from functools import cache
+from typing import Literal
 
 import numpy as np
-from numba import njit
+from scipy.sparse import csr_array
 
-from superpose.features import Features
-from superpose.kernels.cpu import (
-    COUNT,
-    FASTMATH,
-    TILE,
-    Layout,
-    add_empty,
-    add_gradient,
-    count_nonempty,
-    draw_tile,
-    step_key,
-)
-from superpose.kernels.streams import thresholds
+from superpose.features import Features, Finite
+from superpose.kernels import cpu, dense, draws, hashing, small, sparse
+from superpose.kernels.compiling import compiled
+from superpose.kernels.lanes import LANES
+from superpose.kernels.products import STEP
+from superpose.kernels.streams import tables
 from superpose.models import ToyModel
 
 
 def draw_batch(world: Features, batch: int, key: int, step: int) -> np.ndarray:
-    """The batch `[batch, n]` that the kernel trains on at `step`, its empty samples last.
+    """The batch `[batch, n]` that the kernels train on at `step`, its empty samples last.
 
-    Worlds that are not uniform, which the kernel does not know, turn the same uniform numbers
-    into values of their own law.
+    A finite world's batch is all its points.
     """
-    x = _batch_drawer(world.n, world.law)(batch, thresholds(world), np.uint64(key), step)
-    on = x > 0
-    x[on] = world.active_values(x[on])
-    return x
+    if isinstance(world.law, Finite):
+        return world.law.points.matrix.toarray().astype(np.float32)
+    return _draw(world.n, tables(world, batch), batch, np.uint64(key), step)
 
 
-@cache
-def _batch_drawer(n, law):
-    sizes = (law.size, law.exclusive)
-
-    @njit
-    def draw(batch, law, key, step):
-        keys = np.empty(4, np.uint64)
-        for purpose in range(4):
-            keys[purpose] = step_key(key, step, purpose)
-        filled = count_nonempty(batch, law.nonempty, keys[COUNT])
-        tile = np.empty(n * TILE, np.float32)
-        out = np.zeros((batch, n), np.float32)
-        for start in range(0, filled, TILE):
-            count = min(TILE, filled - start)
-            draw_tile(tile, n, sizes, (start, count), law, keys)
-            for t in range(count):
-                for i in range(n):
-                    out[start + t, i] = tile[i * TILE + t]
-        return out
-
-    return draw
+@compiled
+def _draw(n, law, batch, key, step):
+    keys = (np.empty(4, np.uint64), np.empty(len(law.on), np.uint64), np.empty(n, np.uint64))
+    scratch = (np.empty(draws.TILE, np.uint32), np.empty(draws.TILE, np.float32))
+    draws.step_keys(key, step, law, keys)
+    filled = draws.count_filled(batch, law, keys[0][hashing.COUNT])
+    tile = np.empty(n * draws.TILE, np.float32)
+    out = np.zeros((batch, n), np.float32)
+    for begin in range(0, filled, draws.TILE):
+        count = min(draws.TILE, filled - begin)
+        width = (count + LANES - 1) // LANES * LANES
+        draws.draw_tile(tile, draws.TILE, (begin, count, width), law, keys, scratch)
+        for t in range(count):
+            for i in range(n):
+                out[begin + t, i] = tile[i * draws.TILE + t]
+    return out
 
 
 def batch_gradient(
-    model: ToyModel, x: np.ndarray, W: np.ndarray, b: np.ndarray, importance: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients (dW, db) of the batch loss of x `[batch, n]`, as the kernel computes them."""
-    n, m = model.n, model.m
-    at = Layout.of(n, m)
-    tile_gradient = _tile_gradient(model)
-    work = np.zeros(at.size, np.float32)
-    work[at.W : at.b] = W.ravel()
-    work[at.b : at.W_slope] = b
-    work[at.importance :] = importance
-    filled = x[(x != 0).any(1)]
-    for start in range(0, len(filled), TILE):
-        tile = filled[start : start + TILE]
-        samples = work[: at.g].reshape(n, TILE)
-        samples[:] = 0.0
-        samples[:, : len(tile)] = tile.T
-        tile_gradient(work, (n, m))
-    add_empty(work, n, at, len(x) - -(-len(filled) // TILE) * TILE, model.output == "relu")
-    mean = np.float32(1.0 / len(x))
-    return work[at.W_slope : at.b_slope].reshape(n, m) * mean, work[
-        at.b_slope : at.importance
-    ] * mean
+    model: ToyModel,
+    x: np.ndarray,
+    theta: np.ndarray,
+    importance: np.ndarray,
+    l1: float = 0.0,
+    way: Literal["small", "dense", "sparse", "gram"] = "small",
+) -> tuple[float, np.ndarray]:
+    """Loss of the batch x `[batch, n]` and its gradient by theta `[P]`, as a kernel has them."""
+    filled = x[(x != 0).any(1)].astype(np.float32)
+    slope, weight = np.zeros(len(theta), np.float32), np.float32(l1)
+    given = (theta.astype(np.float32), slope, importance.astype(np.float32), weight)
+    add = {"small": _add_small, "dense": _add_dense}.get(way, _add_sparse)
+    loss, drawn = add(model, filled, given, way == "gram")
+    loss += cpu.add_empty(given[0], slope, len(x) - drawn, given[2], model.output == "relu")
+    return float(loss) / len(x), slope / np.float32(len(x))
 
 
-@cache
-def _tile_gradient(model):
-    shape, at = (model.n, model.m), Layout.of(model.n, model.m)
-    relu = (model.hidden == "relu", model.output == "relu")
+def _tiles(x, length, step):
+    """Feature-major tiles of the samples, and their width: as many as there are, in whole steps."""
+    for start in range(0, len(x), length):
+        part = x[start : start + length]
+        tile = np.zeros((x.shape[1], -(-len(part) // step) * step), np.float32)
+        tile[:, : len(part)] = part.T
+        yield tile.ravel(), tile.shape[1]
 
-    @njit(fastmath=FASTMATH)
-    def gradient(work, run_time_shape):
-        add_gradient(work, at, shape, run_time_shape, relu)
 
-    return gradient
+def _add_small(model, x, given, _):
+    shape, loss, drawn = (model.n, model.m), np.float32(0.0), 0
+    variant = small.variant(model, given[-1] != 0, True)
+    gradient = small.gradient(*shape, variant).address
+    work = np.empty(small.work_size(*shape), np.float32)
+    for tile, width in _tiles(x, small.length(model.n), LANES):
+        loss += small.add_gradient(gradient, tile, width, work, *given, shape, model.tied)
+        drawn += width
+    return loss, drawn
+
+
+def _add_dense(model, x, given, _):
+    shape, loss, drawn = (model.n, model.m), np.float32(0.0), 0
+    work = np.empty(dense.work_size(*shape), np.float32)
+    dense.prepare(work, given[0], shape, cpu.flags(model))
+    for tile, width in _tiles(x, dense.TILE, STEP):
+        loss += dense.add_gradient(tile, width, work, *given, shape, cpu.flags(model))
+        drawn += width
+    return loss, drawn
+
+
+def _add_sparse(model, x, given, gram):
+    theta, slope, _, _ = given
+    shape, flags = (model.n, model.m), (*cpu.flags(model), gram)
+    work = np.empty(sparse.work_size(*shape, gram), np.float32)
+    points = csr_array(x)
+    start, column = points.indptr.astype(np.int64), points.indices.astype(np.int32)
+    sparse.prepare(work, theta, shape, flags)
+    rows = (start, column, points.data, 0, len(x))
+    loss = sparse.add_gradient_rows(rows, work, *given, shape, flags)
+    sparse.finish(work, slope, shape, flags)
+    return loss, len(x)

@@ -1,356 +1,266 @@
 # pyright: reportCallIssue=false
 # (an intrinsic is called without the typing context of its definition)
-"""The fused training step on a CPU: draw, forward, backward and AdamW for one model, in cache.
+"""Training on a CPU, fused: draw, forward, backward and AdamW for one model at a time, in cache.
 
 A batch is never materialised. A step counts the samples that are not empty (all features off),
-draws only those in tiles of `TILE` samples, and adds up gradients tile by tile; the empty ones
-all have the same gradient, added in one go. The last tile is filled up with empty samples, which
-the bulk then takes off again, so that every loop has a constant length.
+draws only those, a tile at a time, and adds up gradients tile by tile; the empty ones all have
+the same gradient, added in one go. The last tile is filled up with empty samples, which the bulk
+then takes off again.
 
-All that a step touches lies in one flat float32 workspace at constant offsets (`Layout`), with
-`n`, `m` and the flags compile-time constants: the compiler then knows that nothing overlaps and
-vectorises every inner loop, which runs along the samples of a tile.
-
-Random numbers are counter-based: each is a hash of (key, step, what for, counter), so a model's
-stream depends on its key alone, never on its neighbours or on the thread that trains it.
+There are three ways through a tile (`small`, `dense`, `sparse`); `way` says which one is taken.
 """
 
-from functools import cache
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Literal, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
 
-from superpose.features import Law
+from superpose.features import Features, Finite
+from superpose.kernels import dense, draws, hashing, small, sparse
+from superpose.kernels.compiling import FASTMATH, compiled, inner
+from superpose.kernels.lanes import LANES
+from superpose.kernels.products import STEP
+from superpose.kernels.streams import Tables
 from superpose.models import ToyModel
 
-VERSION = "cpu-1"
+VERSION = "cpu-2"
 """Changes whenever a result may change in any bit; recorded with every run."""
 
-TILE = 128
-BLOCK = 10
-ZERO = np.float32(0.0)
-WHOLE = np.float32(2.0**-31)
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch.optim.AdamW's defaults
+ZERO = np.float32(0.0)
+SMALL, DENSE, SPARSE, GRAM, POINTS = range(5)
+SMALL_AT_MOST = 128
+"""Weights of a matrix whose shape is compiled in: at (20, 5) the dense way is as fast."""
 
-# The purposes of random numbers within one step.
-COUNT, FIRST, CELL, MEMBER = 0, 1, 2, 3
-
-# Sums may be reordered (that is what lets them vectorise); NaN and infinity keep their meaning,
-# so that a diverged model is seen.
-# Functions with inline="always" see `n`, `m` and the flags of the kernel as constants; the others
-# need not, and compile once.
-FASTMATH = {"reassoc", "contract", "nsz"}
+Way = Literal["small", "dense", "sparse"]
 
 
-@intrinsic
-def _hash(typingctx, start, offset, key):
-    """32 random bits from the counter start + offset under a 64-bit key.
+class Recipe(NamedTuple):
+    """How to train, as the kernel sees it."""
 
-    An avalanche of two multiplications (xor-shift, multiply, xor-shift and the key's other half,
-    multiply, xor-shift), written in 32-bit instructions: numba widens uint32 arithmetic to 64
-    bits, which costs three times as much once vectorised.
+    importance: np.ndarray  # [n] float32
+    batch: int
+    decay: float
+    l1: float
+    first: int  # steps done before
+
+
+def way(model: ToyModel, world: Features) -> Way:
+    """Which way through a step is taken: a function of n, m, the flags and p.
+
+    Samples are lists of active features in finite worlds, and where few of many are active; small
+    models have their shape compiled in.
     """
-
-    def generate(context, builder, signature, args):
-        i32 = ir.IntType(32)
-
-        def fold(z, shift):
-            return builder.xor(z, builder.lshr(z, i32(shift)))
-
-        counter = builder.add(args[0], builder.trunc(args[1], i32))
-        z = builder.xor(counter, builder.trunc(args[2], i32))
-        z = builder.mul(fold(z, 16), i32(0x21F0AAAD))
-        other = builder.trunc(builder.lshr(args[2], args[2].type(32)), i32)
-        z = builder.mul(builder.xor(fold(z, 15), other), i32(0x735A2D97))
-        return fold(z, 15)
-
-    return types.uint32(types.uint32, types.intp, types.uint64), generate
+    if isinstance(world.law, Finite):
+        return "sparse"
+    if model.n * model.m <= SMALL_AT_MOST:
+        return "small"
+    active = float(world.probability.sum())
+    # Of linear outputs all are on, and the sparse way follows those that are.
+    pays = model.output == "relu" and sparse.pays(model.n, model.m, active)
+    return "sparse" if pays else "dense"
 
 
-@intrinsic
-def _float31(typingctx, u):
-    """The 31 high bits of u as float32 (AVX2 converts signed integers only)."""
-
-    def generate(context, builder, signature, args):
-        half = builder.lshr(args[0], args[0].type(1))
-        return builder.sitofp(half, ir.FloatType())
-
-    return types.float32(types.uint32), generate
-
-
-@njit
-def _mix(z):
-    """The finaliser of splitmix64: one 64-bit key into another that looks unrelated."""
-    z = np.uint64(z)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+def _kind(model: ToyModel, world: Features, batch: int) -> int:
+    taken = way(model, world)
+    if taken != "sparse":
+        return SMALL if taken == "small" else DENSE
+    if isinstance(world.law, Finite):
+        return POINTS
+    active = float(world.probability.sum())
+    gram = model.hidden == "linear" and sparse.uses_gram(model.n, model.m, active, batch)
+    return GRAM if gram else SPARSE
 
 
-@njit
-def step_key(key, step, purpose):
-    return _mix(np.uint64(key) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(4 * step + purpose + 1))
+def train(
+    model: ToyModel,
+    world: Features,
+    law: Tables,
+    recipe: Recipe,
+    stack: tuple[np.ndarray, np.ndarray, np.ndarray],
+    pace: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Train a stack of models of one world in place, `rates.shape[1]` steps from `recipe.first`.
 
-
-@njit
-def _lane_key(key, lane):
-    """The key of one feature or set within a step and purpose."""
-    return _mix(key + np.uint64(0x9E3779B97F4A7C15) * np.uint64(lane + 1))
-
-
-@njit(inline="always")
-def _unit(u, scale):
-    """Amplitude in (0, 1] from the 31 high bits of a draw that lies below its threshold."""
-    return (_float31(u) + np.float32(0.5)) * scale
-
-
-@njit
-def count_nonempty(batch, nonempty, key):
-    count = 0
-    for t in range(batch):
-        count += np.int32(_hash(np.uint32(0), t, key) <= nonempty)
-    return count
-
-
-class Layout(NamedTuple):
-    """Offsets into the workspace of one model: a tile (feature-major), then what is learnt."""
-
-    x: int  # [n, TILE] the samples, overwritten by nothing
-    g: int  # [n, TILE] derivative by the output's pre-activation
-    h: int  # [m, TILE] hidden activations
-    dh: int  # [m, TILE] derivative by them
-    W: int  # [n, m]
-    b: int  # [n]
-    W_slope: int  # [n, m] gradient, summed over the batch
-    b_slope: int  # [n]
-    importance: int  # [n]
-    size: int
-
-    @classmethod
-    def of(cls, n: int, m: int) -> "Layout":
-        lengths = (n * TILE, n * TILE, m * TILE, m * TILE, n * m, n, n * m, n, n)
-        return cls(*np.cumsum([0, *lengths]).tolist())
-
-
-@njit(inline="always")
-def _presence(work, at, set_draw, first_u, start, law):
-    """Amplitude of one set in each sample of the tile into `work[at:]`, zero when it is off."""
-    key, before, s = set_draw
-    first, on, scale = law.first[s], law.on[s], law.scale[s]
-    for t in range(TILE):
-        u = _hash(start, t, key)
-        earlier = first_u[t] <= before
-        value = _unit(u, scale if earlier else WHOLE)
-        present = (u <= on) if earlier else (first_u[t] <= first)
-        work[at + t] = value if present else ZERO
-
-
-@njit(inline="always")
-def _spread(work, amplitude, s, sizes, start, key):
-    """Give the members of set `s` their amplitudes: to the chosen one, or to each its own."""
-    size, exclusive = sizes
-    chooser = _lane_key(key, s)
-    for j in range(size):
-        i = s * size + j
-        own = _lane_key(key, i)
-        for t in range(TILE):
-            if exclusive:
-                v = np.uint64(_hash(start, t, chooser))
-                chosen = np.int64((v * np.uint64(size)) >> np.uint64(32))
-                work[i * TILE + t] = amplitude[t] if j == chosen else ZERO
-            else:
-                value = _unit(_hash(start, t, own), WHOLE)
-                work[i * TILE + t] = value if amplitude[t] > ZERO else ZERO
-
-
-@njit(inline="always")
-def draw_tile(work, n, sizes, samples, law, keys):
-    """Draw samples `begin … begin + count` of a step into the tile; the rest of it is empty."""
-    begin, count = samples
-    size, _ = sizes
-    first_u = np.empty(TILE, np.uint32)
-    amplitude = np.empty(TILE, np.float32)
-    start = np.uint32(begin)
-    for t in range(TILE):
-        first_u[t] = max(_hash(start, t, keys[FIRST]), np.uint32(1))
-    # Draws are at least 1, so none counts as earlier than the first set.
-    before = np.uint32(0)
-    for s in range(n // size):
-        set_draw = (_lane_key(keys[CELL], s), before, s)
-        if size == 1:
-            _presence(work, s * TILE, set_draw, first_u, start, law)
-        else:
-            _presence(amplitude, 0, set_draw, first_u, start, law)
-            _spread(work, amplitude, s, sizes, start, keys[MEMBER])
-        before = law.first[s]
-    for i in range(n):
-        for t in range(count, TILE):
-            work[i * TILE + t] = ZERO
-
-
-@njit(inline="always")
-def _add_product(work, rows, terms, out, weights, source):
-    """out[r] += Σ_j weight[r, j] · source[j] over tiles, for r below `rows` and j below `terms`.
-
-    Terms go in blocks of `BLOCK`, which the compiler unrolls, so that a tile of `out` stays in
-    registers through a block. `rows` is a run-time number on purpose: as a constant, it makes
-    the compiler unroll this loop too, for many seconds and to no gain.
+    `stack` is theta `[R, P]`, the AdamW moments `[R, 2, P]` and the models' keys `[R]`; `pace`
+    is the learning rates `[1 or R, steps]` and where to write the loss of every step's batch,
+    before its update, with the l1 term: `[R, steps]`, or `[R, 0]` for not at all.
     """
-    weight, by_row, by_term = weights
-    whole = terms - terms % BLOCK
-    for r in range(rows):
-        for block in range(0, whole, BLOCK):
-            for t in range(TILE):
-                s = work[out + r * TILE + t]
-                for j in range(BLOCK):
-                    w = work[weight + r * by_row + (block + j) * by_term]
-                    s += w * work[source + (block + j) * TILE + t]
-                work[out + r * TILE + t] = s
-        if terms % BLOCK > 0:
-            for t in range(TILE):
-                s = work[out + r * TILE + t]
-                for j in range(terms % BLOCK):
-                    w = work[weight + r * by_row + (whole + j) * by_term]
-                    s += w * work[source + (whole + j) * TILE + t]
-                work[out + r * TILE + t] = s
+    rates, losses = pace
+    kind = _kind(model, world, recipe.batch)
+    variant = small.variant(model, recipe.l1 != 0.0, losses.shape[1] > 0)
+    gradient = small.gradient(model.n, model.m, variant).address if kind == SMALL else 0
+    about = ((model.n, model.m), flags(model), gradient, _room(kind, model.n, model.m))
+    correction = corrections(recipe.first, rates.shape[1])
+    _loop(kind)(stack, (rates, correction, losses), law, recipe, about)
 
 
-@njit(inline="always")
-def _output_slope(work, at, outputs, output_relu):
-    """Turn the pre-activations in `g` into derivatives of the loss, and sum those for b."""
-    for i in range(outputs):
-        weight = np.float32(2.0) * work[at.importance + i]
-        total = ZERO
-        for t in range(TILE):
-            s = work[at.g + i * TILE + t]
-            d = weight * (s - work[at.x + i * TILE + t])
-            if output_relu:
-                d = d if s > ZERO else ZERO
-            work[at.g + i * TILE + t] = d
-            total += d
-        work[at.b_slope + i] += total
+def _room(kind: int, n: int, m: int) -> int:
+    """How many numbers a step works with beside the tile."""
+    if kind == SMALL:
+        return small.work_size(n, m)
+    return dense.work_size(n, m) if kind == DENSE else sparse.work_size(n, m, kind == GRAM)
 
 
-@njit(inline="always")
-def _weight_slope(work, at, outputs, units, m):
-    """Slope of W[i, k] += Σ_t g[i] h[k] + x[i] dh[k]; two units share a feature's loads."""
-    for i in range(outputs):
-        for k in range(0, units - units % 2, 2):
-            s = ZERO
-            r = ZERO
-            for t in range(TILE):
-                g = work[at.g + i * TILE + t]
-                x = work[at.x + i * TILE + t]
-                s += g * work[at.h + k * TILE + t] + x * work[at.dh + k * TILE + t]
-                r += g * work[at.h + (k + 1) * TILE + t] + x * work[at.dh + (k + 1) * TILE + t]
-            work[at.W_slope + i * m + k] += s
-            work[at.W_slope + i * m + k + 1] += r
-        if m % 2:
-            s = ZERO
-            for t in range(TILE):
-                s += work[at.g + i * TILE + t] * work[at.h + (m - 1) * TILE + t]
-                s += work[at.x + i * TILE + t] * work[at.dh + (m - 1) * TILE + t]
-            work[at.W_slope + i * m + m - 1] += s
+def flags(model: ToyModel) -> tuple[bool, bool, bool, bool]:
+    """A model's flags as the kernels see them: hidden ReLU, output ReLU, tied, target |x|."""
+    return model.hidden == "relu", model.output == "relu", model.tied, model.target == "abs"
 
 
-@njit(inline="always")
-def add_gradient(work, at, shape, run_time_shape, relu):
-    """Add the gradient of Σ_i I_i (x_i − x̂_i)², summed over the tile, to the slopes."""
-    n, m = shape
-    hidden_relu, output_relu = relu
-    # The bounds tell the compiler that nothing of the workspace overlaps (see `_add_product`).
-    outputs, units = min(run_time_shape[0], n), min(run_time_shape[1], m)
-    for j in range(2 * m * TILE):
-        work[at.h + j] = ZERO
-    _add_product(work, units, n, at.h, (at.W, 1, m), at.x)
-    if hidden_relu:
-        for j in range(m * TILE):
-            work[at.h + j] = max(work[at.h + j], ZERO)
-    for i in range(outputs):
-        for t in range(TILE):
-            work[at.g + i * TILE + t] = work[at.b + i]
-    _add_product(work, outputs, m, at.g, (at.W, m, 1), at.h)
-    _output_slope(work, at, outputs, output_relu)
-    _add_product(work, units, n, at.dh, (at.W, 1, m), at.g)
-    if hidden_relu:
-        for j in range(m * TILE):
-            work[at.dh + j] = work[at.dh + j] if work[at.h + j] > ZERO else ZERO
-    _weight_slope(work, at, outputs, units, m)
+@lru_cache(maxsize=64)
+def corrections(first: int, steps: int) -> np.ndarray:
+    """What AdamW's moments are short of in each step, `[2, steps]`: 1/(1 − β₁ᵗ), 1/√(1 − β₂ᵗ)."""
+    t = np.arange(first + 1, first + steps + 1, dtype=np.float64)
+    return np.stack([1.0 / (1.0 - BETA1**t), 1.0 / np.sqrt(1.0 - BETA2**t)]).astype(np.float32)
 
 
 @cache
-def training_kernel(model: ToyModel, law: Law):
-    """The compiled function that trains one model of this shape in place.
+def _loop(kind: int) -> Callable[..., None]:
+    """The training loop of one way."""
+    # Only plain numbers may be captured: they are what the cache on disk tells functions apart by.
 
-    `train(W, b, moments, importance, law, key, rates, batch, decay, first)` updates W `[n, m]`,
-    b `[n]` and the AdamW moments `[2, n, m + 1]` (b is the last column) through steps
-    `first … first + len(rates)`, with `rates` the learning rate of each.
+    def train(stack, pace, law, recipe, about):
+        theta, moments, keys = stack
+        rates, correction, losses = pace
+        shape, flags, gradient, room = about
+        length = small.length(shape[0]) if kind == SMALL else dense.TILE
+        entries = shape[0] * length if kind in (SPARSE, GRAM) else 0
+        tile = np.zeros(shape[0] * length, np.float32)
+        slope = np.zeros(theta.shape[1], np.float32)
+        work = np.empty(room, np.float32)
+        purposes, members = np.empty(4, np.uint64), np.empty(shape[0], np.uint64)
+        step_keys = (purposes, np.empty(len(law.on), np.uint64), members)
+        scratch = (np.empty(draws.TILE, np.uint32), np.empty(draws.TILE, np.float32))
+        start = np.empty(length + 1, np.int64)
+        lists = (start, np.empty(entries, np.int32), np.empty(entries, np.float32))
+        samples = len(law.start) - 1 if kind == POINTS else recipe.batch
+        mean, l1 = np.float32(1.0 / samples), np.float32(recipe.l1)
+        # Made here, since every mention of an array in a loop costs as much as a short loop.
+        drawing, means = (law, step_keys, scratch), (work, lists, kind == GRAM)
+        for r in range(len(theta)):
+            weights, memory = theta[r], (moments[r, 0], moments[r, 1])
+            given = (weights, slope, recipe.importance, l1, shape, flags)
+            for index in range(rates.shape[1]):
+                if kind == POINTS:
+                    loss, drawn = _points_step(work, law, given), samples
+                else:
+                    filled = _begin(samples, keys[r], recipe.first + index, drawing)
+                    if kind == SMALL:
+                        loss, drawn = _small_step(tile, work, filled, drawing, given, gradient)
+                    elif kind == DENSE:
+                        loss, drawn = _dense_step(tile, work, filled, drawing, given)
+                    else:
+                        loss, drawn = _sparse_step(tile, means, filled, drawing, given)
+                loss += add_empty(weights, slope, samples - drawn, recipe.importance, flags[1])
+                if losses.shape[1] > 0:
+                    losses[r, index] = loss * mean
+                rate = rates[min(r, len(rates) - 1), index]
+                sizes = (rate, np.float32(rate * recipe.decay), mean)
+                _adamw(weights, memory, slope, sizes, (correction[0, index], correction[1, index]))
+
+    return compiled(train)
+
+
+@inner
+def _begin(samples, key, step, drawing):
+    """Make the keys of a step; gives how many samples are drawn."""
+    law, keys, _ = drawing
+    draws.step_keys(key, step, law, keys)
+    return draws.count_filled(samples, law, keys[0][hashing.COUNT])
+
+
+@inner
+def _small_step(tile, work, filled, drawing, given, gradient):
+    """Loss of the samples that a step draws, and how many columns of tiles they took."""
+    law, keys, scratch = drawing
+    weights, slope, importance, l1, shape, flags = given
+    drawn, loss, length = 0, ZERO, small.length(shape[0])
+    while drawn < filled:
+        count = min(length, filled - drawn)
+        width = (count + LANES - 1) // LANES * LANES
+        draws.draw_tile(tile, width, (drawn, count, width), law, keys, scratch)
+        loss += small.add_gradient(
+            gradient, tile, width, work, weights, slope, importance, l1, shape, flags[2]
+        )
+        drawn += width
+    return loss, drawn
+
+
+@inner
+def _dense_step(tile, work, filled, drawing, given):
+    law, keys, scratch = drawing
+    weights, slope, importance, l1, shape, flags = given
+    dense.prepare(work, weights, shape, flags)
+    drawn, loss = 0, ZERO
+    while drawn < filled:
+        count = min(dense.TILE, filled - drawn)
+        width = (count + STEP - 1) // STEP * STEP
+        draws.draw_tile(tile, width, (drawn, count, width), law, keys, scratch)
+        loss += dense.add_gradient(tile, width, work, weights, slope, importance, l1, shape, flags)
+        drawn += width
+    return loss, drawn
+
+
+# These two call what makes arrays of its own, which `inner` functions may not.
+@compiled
+def _sparse_step(tile, means, filled, drawing, given):
+    law, keys, scratch = drawing
+    work, (start, column, value), gram = means
+    weights, slope, importance, l1, shape, flags = given
+    ways = (flags[0], flags[1], flags[2], flags[3], gram)
+    sparse.prepare(work, weights, shape, ways)
+    loss = ZERO
+    for drawn in range(0, filled, sparse.TILE):
+        count = min(sparse.TILE, filled - drawn)
+        draws.draw_tile(tile, sparse.TILE, (drawn, count, sparse.TILE), law, keys, scratch)
+        sparse.gather(tile, count, shape[0], start, column, value)
+        rows = (start, column, value, 0, count)
+        loss += sparse.add_gradient_rows(rows, work, weights, slope, importance, l1, shape, ways)
+    sparse.finish(work, slope, shape, ways)
+    return loss, filled
+
+
+@compiled
+def _points_step(work, law, given):
+    weights, slope, importance, l1, shape, flags = given
+    ways = (flags[0], flags[1], flags[2], flags[3], False)
+    sparse.prepare(work, weights, shape, ways)
+    rows = (law.start, law.column, law.entry, 0, len(law.start) - 1)
+    loss = sparse.add_gradient_rows(rows, work, weights, slope, importance, l1, shape, ways)
+    sparse.finish(work, slope, shape, ways)
+    return loss
+
+
+@compiled(fastmath=FASTMATH, forceinline=True)
+def add_empty(weights, slope, count, importance, output_relu):
+    """The loss of empty samples, which have h = 0 and x̂ = g(b): only the bias feels it."""
+    n = len(importance)
+    bias = len(weights) - n
+    loss = ZERO
+    for i in range(n):
+        b = weights[bias + i]
+        if not output_relu or not b <= ZERO:
+            slope[bias + i] += np.float32(2 * count) * importance[i] * b
+            loss += importance[i] * b * b
+    return np.float32(count) * loss
+
+
+@inner(fastmath=FASTMATH)
+def _adamw(weights, moments, slope, sizes, correction):
+    """One step of torch.optim.AdamW (decay is decoupled, and applies to b as well).
+
+    The slopes are cleared for the next.
     """
-    # Only plain numbers may be captured: they are what the cache on disk tells kernels apart by.
-    n, m = model.n, model.m
-    relu = (model.hidden == "relu", model.output == "relu")
-    sizes = (law.size, law.exclusive)
-    at = Layout.of(n, m)
-
-    @njit(nogil=True, cache=True, fastmath=FASTMATH)
-    def train(W, b, moments, importance, law, key, rates, batch, decay, first):
-        work = np.zeros(at.size, np.float32)
-        keys = np.empty(4, np.uint64)
-        # Element by element: numba compiles slices and reshapes for seconds.
-        for i in range(n):
-            for k in range(m):
-                work[at.W + i * m + k] = W[i, k]
-            work[at.b + i] = b[i]
-            work[at.importance + i] = importance[i]
-        for index in range(rates.size):
-            step = first + index
-            for purpose in range(4):
-                keys[purpose] = step_key(key, step, purpose)
-            filled = count_nonempty(batch, law.nonempty, keys[COUNT])
-            for j in range(at.W_slope, at.importance):
-                work[j] = ZERO
-            for start in range(0, filled, TILE):
-                draw_tile(work, n, sizes, (start, filled - start), law, keys)
-                add_gradient(work, at, (n, m), W.shape, relu)
-            empty = batch - (filled + TILE - 1) // TILE * TILE
-            add_empty(work, n, at, empty, relu[1])
-            _adamw(work, moments, (n, m, at), np.float32(1.0 / batch), (rates[index], decay), step)
-        for i in range(n):
-            for k in range(m):
-                W[i, k] = work[at.W + i * m + k]
-            b[i] = work[at.b + i]
-
-    return train
-
-
-@njit(fastmath=FASTMATH)
-def add_empty(work, n, at, empty, output_relu):
-    """An empty sample has h = 0 and x̂ = g(b): only the bias feels it."""
-    for i in range(n):
-        b = work[at.b + i]
-        if not output_relu or b > ZERO:
-            work[at.b_slope + i] += np.float32(2.0 * empty) * work[at.importance + i] * b
-
-
-@njit(fastmath=FASTMATH)
-def _adamw(work, moments, shape, mean, pace, step):
-    """One step of torch.optim.AdamW (decay is decoupled, and applies to b as well)."""
-    n, m, at = shape
-    rate, decay = pace
-    fade = np.float32(1.0 - rate * decay)
-    size = np.float32(rate / (1.0 - BETA1 ** (step + 1)))
-    root = np.float32(1.0 / np.sqrt(1.0 - BETA2 ** (step + 1)))
-    for i in range(n):
-        for k in range(m + 1):
-            at_value = at.W + i * m + k if k < m else at.b + i
-            at_slope = at.W_slope + i * m + k if k < m else at.b_slope + i
-            d = work[at_slope] * mean
-            first = np.float32(BETA1) * moments[0, i, k] + np.float32(1.0 - BETA1) * d
-            second = np.float32(BETA2) * moments[1, i, k] + np.float32(1.0 - BETA2) * d * d
-            moments[0, i, k] = first
-            moments[1, i, k] = second
-            change = size * first / (np.sqrt(second) * root + np.float32(EPSILON))
-            work[at_value] = work[at_value] * fade - change
+    first, second = moments
+    rate, fading, mean = sizes
+    fade = np.float32(1.0) - fading
+    size, root = rate * correction[0], correction[1]
+    for j in range(len(weights)):
+        d = slope[j] * mean
+        f = np.float32(BETA1) * first[j] + np.float32(1.0 - BETA1) * d
+        s = np.float32(BETA2) * second[j] + np.float32(1.0 - BETA2) * d * d
+        first[j] = f
+        second[j] = s
+        slope[j] = ZERO
+        weights[j] = weights[j] * fade - size * f / (np.sqrt(s) * root + np.float32(EPSILON))

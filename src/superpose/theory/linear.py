@@ -10,20 +10,47 @@ from superpose.theory import moments
 
 
 def linear_feature_losses(
-    W: Float[Tensor, "*run n m"], b: Float[Tensor, "*run n"], world: Features
+    W: Float[Tensor, "*run n m"],
+    b: Float[Tensor, "*run n"],
+    world: Features,
+    *,
+    W_out: Float[Tensor, "*run n m"] | None = None,
 ) -> Float[Tensor, "*run n"]:
     r"""$E (x_i - \hat x_i)^2$ of each feature for $\hat x = x W W^\top + b$, exactly.
 
     With $R = 1 - W W^\top$, covariance $\Sigma$ and mean $\mu$ of the world it is
-    $(R \Sigma R^\top)_{ii} + (R \mu - b)_i^2$: float64, at least 0.
+    $(R \Sigma R^\top)_{ii} + (R \mu - b)_i^2$: float64, at least 0. Untied models have
+    $W_{out} W^\top$ in place of $W W^\top$.
 
     >>> linear_feature_losses(torch.zeros(2, 1), torch.zeros(2), Features(n=2, p=0.3))
     tensor([0.1000, 0.1000], dtype=torch.float64)
     """
-    R = _residual(W)
+    R = _residual(W, W_out)
     mu = torch.from_numpy(moments.mean(world))
     sigma = torch.from_numpy(moments.covariance(world))
     return ((R @ sigma) * R).sum(-1).clamp(min=0.0) + (R @ mu - b.detach().cpu().double()) ** 2
+
+
+def linear_size_losses(
+    W: Float[Tensor, "*run n m"],
+    b: Float[Tensor, "*run n"],
+    world: Features,
+    *,
+    W_out: Float[Tensor, "*run n m"] | None = None,
+) -> Float[Tensor, "*run n"]:
+    r"""$E (|x_i| - \hat x_i)^2$ of each feature of a signed world, as `linear_feature_losses`.
+
+    Signs make |x_i| uncorrelated with every x_j, so that with $M = W_{out} W^\top$ it is
+    $Var |x_i| + (E |x_i| - b_i)^2 + (M \Sigma M^\top)_{ii}$.
+
+    >>> world = Features(n=2, p=1.0, signed=True)
+    >>> linear_size_losses(torch.zeros(2, 1), torch.full((2,), 0.5), world)
+    tensor([0.0833, 0.0833], dtype=torch.float64)
+    """
+    size = torch.from_numpy(moments.mean_size(world))
+    square = torch.from_numpy(np.diag(moments.second_moments(world)).copy())
+    through = (_product(W, W_out) ** 2 * square).sum(-1)
+    return square - size**2 + through + (size - b.detach().cpu().double()) ** 2
 
 
 def linear_optimal_bias(W: Float[Tensor, "*run n m"], world: Features) -> Float[Tensor, "*run n"]:
@@ -84,6 +111,14 @@ def linear_minimum(world: Features, m: int) -> float:
     return float(eigenvalues[: max(world.n - m, 0)].clip(min=0.0).sum())
 
 
-def _residual(W: Float[Tensor, "*run n m"]) -> Float[Tensor, "*run n n"]:
+def _residual(
+    W: Float[Tensor, "*run n m"], W_out: Float[Tensor, "*run n m"] | None = None
+) -> Float[Tensor, "*run n n"]:
+    return torch.eye(W.shape[-2], dtype=torch.float64) - _product(W, W_out)
+
+
+def _product(
+    W: Float[Tensor, "*run n m"], W_out: Float[Tensor, "*run n m"] | None
+) -> Float[Tensor, "*run n n"]:
     W = W.detach().cpu().double()
-    return torch.eye(W.shape[-2], dtype=torch.float64) - W @ W.mT
+    return (W if W_out is None else W_out.detach().cpu().double()) @ W.mT

@@ -11,11 +11,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from superpose.features import Constant, Exponential, Features, HalfNormal, Uniform
+from superpose.features import (
+    Anticorrelated,
+    Constant,
+    Exponential,
+    Features,
+    Finite,
+    HalfNormal,
+    Uniform,
+)
 from superpose.theory import moments, relu
-from superpose.theory.linear import linear_feature_losses
+from superpose.theory.arguments import check, check_target, refuse_finite, several
+from superpose.theory.linear import linear_feature_losses, linear_size_losses
+from superpose.theory.points import point_losses
 
 Output = Literal["relu", "linear"]
+Target = Literal["identity", "abs"]
+
+Model = tuple[Tensor, Tensor, Tensor]  # W, W_out and b
 
 # A task for a thread has at least so many rows.
 _ROWS = 16
@@ -35,14 +48,18 @@ def expected_loss(
     world: Features | Sequence[Features],
     output: Output = "relu",
     *,
+    W_out: Float[Tensor, "..."] | None = None,
+    target: Target = "identity",
     tolerance: float = 1e-6,
 ) -> Float[Tensor, "*run"]:
-    r"""The population loss $\sum_i I_i E (x_i - \hat x_i)^2$ of tied models over `world`.
+    r"""The population loss $\sum_i I_i E (x_i - \hat x_i)^2$ of models over `world`.
 
     $\hat x = \mathrm{act}(x W W^\top + b)$ with a linear hidden layer, W `[*run, n, m]` and b
-    `[*run, n]`; `output` names act. Float64 on the CPU, at least 0, low is good; NaN where a
-    model has diverged. Several worlds are one for each entry of the first axis of the stack;
-    they may differ in p and importance.
+    `[*run, n]`; `output` names act. An untied model has W in and `W_out` `[*run, n, m]` out, and
+    $\hat x = \mathrm{act}(x W W_{out}^\top + b)$. The `target` "abs" asks for |x| instead of x,
+    which matters to a world with negative features only. Float64 on the CPU, at least 0, low is
+    good; NaN where a model has diverged. Several worlds are one for each entry of the first axis
+    of the stack; they may differ in p and importance, finite ones in their points.
 
     No sampling: exact to rounding (about 1e-15 of the largest output squared) for a linear
     output, and for a ReLU also to `tolerance`, in [1e-10, 1e-2], times $\sum_i I_i E x_i^2$, the
@@ -53,9 +70,10 @@ def expected_loss(
     magnitudes have atoms, whose series grows as 1 / `tolerance`, which is therefore at least
     1e-7 there: some two seconds a model of 20 features at 1e-6, a fiftieth of one at 1e-4. So
     that large weights cost no more, 1e-10 of the largest output squared is always allowed there.
+    Over a finite world it is the mean over the points, exact to rounding for either output.
 
-    Raises ValueError for shapes that do not fit one another or the world, an unknown `output`
-    and a `tolerance` outside its range.
+    Raises ValueError for shapes that do not fit one another or the world, an unknown `output` or
+    `target`, a `tolerance` outside its range, and |x| in signed sets that are active together.
     Source: the mean over samples of the loss of Toy Models of Superposition, section 2, in the
     convention of a sum over features; the method is in `superpose.theory.relu`.
 
@@ -65,7 +83,7 @@ def expected_loss(
     >>> round(expected_loss(W, b, Features(n=2, p=1.0)).item(), 6)
     0.333333
     """
-    losses = feature_losses(W, b, world, output, tolerance=tolerance)
+    losses = feature_losses(W, b, world, output, W_out=W_out, target=target, tolerance=tolerance)
     # Not a matrix product, whose rounding depends on the size of the stack.
     return (losses * _importance(world, losses)).sum(-1)
 
@@ -76,6 +94,8 @@ def feature_losses(
     world: Features | Sequence[Features],
     output: Output = "relu",
     *,
+    W_out: Float[Tensor, "..."] | None = None,
+    target: Target = "identity",
     tolerance: float = 1e-6,
 ) -> Float[Tensor, "*run n"]:
     r"""The expected squared error $E (x_i - \hat x_i)^2$ of each feature, unweighted.
@@ -85,13 +105,21 @@ def feature_losses(
     >>> feature_losses(torch.zeros(3, 2), torch.zeros(3), Features(n=3, p=0.3))
     tensor([0.1000, 0.1000, 0.1000], dtype=torch.float64)
     """
-    _check("expected_loss", (W, b), world, output, tolerance)
-    W, b = W.detach().cpu().double(), b.detach().cpu().double()
+    given = (W, b) if W_out is None else (W, W_out, b)
+    check("expected_loss", given, world, output, tolerance)
+    check_target("expected_loss", target, world)
+    W, *_, b = given = tuple(each.detach().cpu().double() for each in given)
+    model, first = (W, given[-2], b), several(world)[0]
+    sizes = target == "abs" and first.signed
+    if isinstance(first.law, Finite):
+        return _by_world(
+            lambda *each: point_losses(each[:3], each[3].law.points, output, target), model, world
+        )
     if output == "relu":
-        return _relu_rows(W, b, world, tolerance, sloped=False)[0]
-    if isinstance(world, Features):
-        return linear_feature_losses(W, b, world)
-    return torch.stack([linear_feature_losses(*each) for each in zip(W, b, world, strict=True)])
+        rows = _size_rows if sizes else _losses_of_rows
+        return rows(model, world, tolerance)
+    losses = linear_size_losses if sizes else linear_feature_losses
+    return _by_world(lambda W, W_out, b, each: losses(W, b, each, W_out=W_out), model, world)
 
 
 def loss_and_gradient(
@@ -118,20 +146,22 @@ def loss_and_gradient(
     feature, at a tolerance of 1e-10. Constant magnitudes
     have a loss with kinks, and no gradient where an atom of y lies at 0.
 
-    As `expected_loss` for arguments, errors and source.
+    For tied models; as `expected_loss` for arguments, errors and source. A finite world is refused
+    behind a ReLU, where a step over its points is the plain way.
 
     >>> W, b = torch.tensor([[1.0], [-1.0]]), torch.zeros(2)
     >>> loss_and_gradient(W, b, Features(n=2, p=1.0)).b
     tensor([-0.3333, -0.3333], dtype=torch.float64)
     """
-    _check("loss_and_gradient", (W, b), world, output, tolerance)
+    check("loss_and_gradient", (W, b), world, output, tolerance)
     W, b = W.detach().cpu().double(), b.detach().cpu().double()
     if output == "linear":
         return _linear(W, b, world)
-    losses, slope_b, slopes = _relu_rows(W, b, world, tolerance, sloped=True)
+    refuse_finite("loss_and_gradient", world, "differentiate the mean over its points")
+    losses, slope_b, slopes = _relu_rows((W, W, b), world, tolerance, sloped=True)
     importance = _importance(world, losses)
     gradient = np.empty((len(slopes), *W.shape[-2:]))
-    weights = np.stack([each.importances for each in _several(world)])
+    weights = np.stack([each.importances for each in several(world)])
     relu.weight_gradient(_flat(W, 2), slopes, weights, gradient)
     return LossAndGradient(
         (losses * importance).sum(-1),
@@ -155,7 +185,7 @@ def loss_by_active(
     model together err by no more than `tolerance` allows of its loss, so an $L_k$ errs by at
     most that over $P(|A| = k)$. The cost grows as $n^3$.
 
-    As `expected_loss` for arguments and errors.
+    For tied models; as `expected_loss` for arguments and errors, and a finite world is refused.
     Source: Toy Models of Superposition, section on the geometry of superposition (the loss as
     a polynomial in the sparsity); Chen et al., Dynamical versus Bayesian phase transitions
     (k = 1).
@@ -165,7 +195,8 @@ def loss_by_active(
     >>> round(parts[0].item(), 9)
     0.005
     """
-    _check("loss_by_active", (W, b), world, output, tolerance)
+    check("loss_by_active", (W, b), world, output, tolerance)
+    refuse_finite("loss_by_active", world, "group its points by their number of active features")
     models = _flat(W.detach().cpu().double(), 2), _flat(b.detach().cpu().double(), 1)
     count, n = models[1].shape
     parts, worlds = np.empty((count, n, n + 1)), _laws(world, tolerance)
@@ -178,11 +209,15 @@ def loss_by_active(
 def active_probability(world: Features) -> Float[np.ndarray, " k"]:
     """The probability that exactly k features are active, for k = 0 to n, float64.
 
-    Binomial for independent features of equal p, Poisson's binomial for others.
+    Binomial for independent features of equal p, Poisson's binomial for others; of a finite
+    world the share of its points.
 
     >>> active_probability(Features(n=2, p=0.5))
     array([0.25, 0.5 , 0.25])
     """
+    if isinstance(world.law, Finite):
+        active = np.diff(world.law.points.matrix.indptr)
+        return np.bincount(active, minlength=world.n + 1) / active.size
     step = 1 if world.law.exclusive else world.law.size
     found = np.zeros(world.n + 1)
     found[0] = 1.0
@@ -213,17 +248,60 @@ def _linear(W: Tensor, b: Tensor, world: Features | Sequence[Features]) -> LossA
     )
 
 
+def _by_world(
+    losses: Callable[..., Tensor], model: Model, world: Features | Sequence[Features]
+) -> Float[Tensor, "*run n"]:
+    """`losses(W, W_out, b, world)`, or those of each world with its part of the stack."""
+    if isinstance(world, Features):
+        return losses(*model, world)
+    return torch.stack([losses(*each) for each in zip(*model, world, strict=True)])
+
+
+def _losses_of_rows(
+    model: Model, world: Features | Sequence[Features], tolerance: float
+) -> Float[Tensor, "*run n"]:
+    return _relu_rows(model, world, tolerance, sloped=False)[0]
+
+
+def _size_rows(
+    model: Model, world: Features | Sequence[Features], tolerance: float
+) -> Float[Tensor, "*run n"]:
+    r"""The losses for the target |x| of a signed world, behind a ReLU.
+
+    A signed feature is one of two that exclude each other, $x = x^+ - x^-$, in a world without
+    signs. With the loss $L^+$ of output i for the target $x_i^+$ and L for $x_i$, that for $|x_i|$
+    is $2 L^+ - L + E x_i^2$.
+    """
+    W, W_out, b = model
+    halves = torch.stack([W, -W], -2).flatten(-3, -2)
+    double = halves, W_out.repeat_interleave(2, -2), b.repeat_interleave(2, -1)
+    split = [
+        Features(
+            n=2 * each.n,
+            p=each.p,
+            law=Anticorrelated(2 * each.law.size),
+            amplitude=each.amplitude,
+        )
+        for each in several(world)
+    ]
+    unsigned = split[0] if isinstance(world, Features) else split
+    positive = _losses_of_rows(double, unsigned, tolerance / 2)[..., ::2]
+    plain = _losses_of_rows(model, world, tolerance / 2)
+    square = _per_feature(lambda each: each.probability * each.amplitude.square, world, plain)
+    return (2 * positive - plain + square).clamp(min=0.0)
+
+
 def _relu_rows(
-    W: Float[Tensor, "*run n m"],
-    b: Float[Tensor, "*run n"],
+    model: Model,
     world: Features | Sequence[Features],
     tolerance: float,
     *,
     sloped: bool,
 ) -> tuple[Float[Tensor, "*run n"], Float[Tensor, "*run n"], Float[np.ndarray, "models i j"]]:
-    """Losses of the features, their slopes in b and in their rows of W Wᵀ, or no slopes."""
-    models, worlds = (_flat(W, 2), _flat(b, 1)), _laws(world, tolerance)
-    count, n = models[1].shape
+    """Losses of the features, their slopes in b and in their rows of W_out Wᵀ, or no slopes."""
+    W, W_out, b = model
+    models, worlds = (_flat(W, 2), _flat(W_out, 2), _flat(b, 1)), _laws(world, tolerance)
+    count, n = models[2].shape
     losses, slope_b = np.empty((count, n)), np.empty((count, n))
     slopes = np.empty((count if sloped else 0, n, n))
     out = losses, slope_b, slopes
@@ -245,10 +323,10 @@ def _in_threads(fill: Callable[[tuple[int, int]], None], rows: int) -> None:
 
 def _laws(world: Features | Sequence[Features], tolerance: float) -> tuple:
     """What the compiled code asks of the worlds: p, the error allowed, and what they share."""
-    several = _several(world)
-    p = np.stack([each.set_probability for each in several])
-    square = np.stack([each.probability * each.amplitude.square for each in several])
-    return p, square * tolerance, _law(several[0])
+    every = several(world)
+    p = np.stack([each.set_probability for each in every])
+    square = np.stack([each.probability * each.amplitude.square for each in every])
+    return p, square * tolerance, _law(every[0])
 
 
 def _law(world: Features) -> tuple[int, bool, int, bool, float, float, float]:
@@ -267,80 +345,21 @@ def _law(world: Features) -> tuple[int, bool, int, bool, float, float, float]:
     return world.law.size, world.law.exclusive, kind, world.signed, float(scale), mean, square
 
 
-def _several(world: Features | Sequence[Features]) -> Sequence[Features]:
-    return [world] if isinstance(world, Features) else world
-
-
 def _importance(world: Features | Sequence[Features], losses: Tensor) -> Tensor:
+    return _per_feature(lambda each: each.importances, world, losses)
+
+
+def _per_feature(
+    values: Callable[[Features], np.ndarray], world: Features | Sequence[Features], losses: Tensor
+) -> Tensor:
+    """A number for each feature, of the world or of each world, in the axes of the losses."""
     if isinstance(world, Features):
-        return torch.from_numpy(world.importances)
-    importance = torch.from_numpy(np.stack([each.importances for each in world]))
-    return importance.view(len(world), *[1] * (losses.ndim - 2), -1)
+        return torch.from_numpy(values(world))
+    stacked = torch.from_numpy(np.stack([values(each) for each in world]))
+    return stacked.view(len(world), *[1] * (losses.ndim - 2), -1)
 
 
 def _flat(array: Tensor, axes: int) -> np.ndarray:
     """A contiguous stack with one axis before the last `axes`."""
     shape = array.shape
     return array.reshape(math.prod(shape[:-axes]), *shape[-axes:]).contiguous().numpy()
-
-
-def _check(
-    call: str,
-    model: tuple[Tensor, Tensor],
-    world: Features | Sequence[Features],
-    output: str,
-    tolerance: float,
-) -> None:
-    W, b = model
-    _check_kinds(call, W, b, world)
-    if W.ndim < 2 or b.shape != W.shape[:-1]:
-        turned = b.shape == (*W.shape[:-2], *W.shape[-1:])
-        remedy = "W looks transposed: pass W.mT" if turned else f"b of shape {list(W.shape[:-1])}"
-        raise ValueError(
-            f"{call}: W has shape {list(W.shape)} and b {list(b.shape)}; W is "
-            f"[*run, n, m] and b [*run, n] ({remedy})"
-        )
-    if not isinstance(world, Features):
-        _check_worlds(call, W, world)
-    n = _several(world)[0].n
-    if W.shape[-2] != n:
-        raise ValueError(
-            f"{call}: W has shape {list(W.shape)}, but the world has n={n} "
-            "features; W is [*run, n, m], one row for each feature (transpose a W that is [m, n])"
-        )
-    if output not in ("relu", "linear"):
-        raise ValueError(f'{call}(output={output!r}): the output is "relu" or "linear"')
-    if not 1e-10 <= tolerance <= 1e-2:
-        raise ValueError(
-            f"{call}(tolerance={tolerance!r}): the error allowed, as a share of the loss "
-            "of a model that outputs 0, lies in [1e-10, 1e-2]; 1e-6 is enough for most uses"
-        )
-    if tolerance < 1e-7 and isinstance(_several(world)[0].amplitude, Constant):
-        raise ValueError(
-            f"{call}(tolerance={tolerance!r}): constant magnitudes need a series that grows as "
-            "1 / tolerance; ask for 1e-7 or more"
-        )
-
-
-def _check_kinds(call: str, W: object, b: object, world: object) -> None:
-    if not (isinstance(W, Tensor) and isinstance(b, Tensor)):
-        raise TypeError(
-            f"{call}: W is a {type(W).__name__} and b a {type(b).__name__}; both are torch "
-            "tensors (torch.as_tensor turns arrays and lists into one)"
-        )
-    if not isinstance(world, Features | Sequence):
-        raise TypeError(f"{call}: {world!r} is no world; pass Features(n=…, p=…)")
-
-
-def _check_worlds(call: str, W: Tensor, worlds: Sequence[Features]) -> None:
-    if W.ndim < 3 or len(worlds) != W.shape[0] or not worlds:
-        raise ValueError(
-            f"{call}: W has shape {list(W.shape)} and there are {len(worlds)} worlds; several "
-            "worlds are one for each entry of the first axis of W [worlds, *run, n, m]"
-        )
-    kinds = {(each.n, each.law, each.amplitude, each.signed) for each in worlds}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"{call}: the worlds differ in n, law, amplitude or signed; those of one stack may "
-            "differ in p and importance only: call once for each kind"
-        )

@@ -1,9 +1,13 @@
-"""First and second moments of a world, in closed form, for every law."""
+"""First and second moments of a world, in closed form, for every law.
+
+Those of a finite world are the means over its points.
+"""
 
 import numpy as np
 from jaxtyping import Float
+from scipy.sparse import csr_array
 
-from superpose.features import Features
+from superpose.features import Features, Finite
 
 
 def mean(world: Features) -> Float[np.ndarray, " n"]:
@@ -15,7 +19,20 @@ def mean(world: Features) -> Float[np.ndarray, " n"]:
     >>> mean(Features(n=2, p=0.5))
     array([0.25, 0.25])
     """
+    if isinstance(world.law, Finite):
+        return _points(world.law).sum(0) / world.law.points.count
     return world.probability * _active_mean(world)
+
+
+def mean_size(world: Features) -> Float[np.ndarray, " n"]:
+    r"""Expected size of each feature, float64: $E |x_i| = P(x_i \ne 0)\, E a$, signed or not.
+
+    >>> mean_size(Features(n=2, p=0.5, signed=True))
+    array([0.25, 0.25])
+    """
+    if isinstance(world.law, Finite):
+        return abs(_points(world.law)).sum(0) / world.law.points.count
+    return world.probability * world.amplitude.mean
 
 
 def second_moments(world: Features) -> Float[np.ndarray, "n n"]:
@@ -30,6 +47,9 @@ def second_moments(world: Features) -> Float[np.ndarray, "n n"]:
     array([[0.2 , 0.15],
            [0.15, 0.2 ]])
     """
+    if isinstance(world.law, Finite):
+        x = _points(world.law)
+        return (x.T @ x).toarray() / world.law.points.count
     active = world.probability
     together = np.outer(active, active)
     which = np.arange(world.n) // world.law.size
@@ -53,6 +73,11 @@ def covariance(world: Features) -> Float[np.ndarray, "n n"]:
     """
     first = mean(world)
     return second_moments(world) - np.outer(first, first)
+
+
+def _points(law: Finite) -> csr_array:
+    # Sums of float32 would be of that precision.
+    return law.points.matrix.astype(np.float64)
 
 
 def _active_mean(world: Features) -> float:

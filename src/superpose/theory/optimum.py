@@ -17,6 +17,7 @@ from torch import Tensor
 
 from superpose.features import Constant, Features
 from superpose.theory import moments
+from superpose.theory.arguments import refuse_finite
 from superpose.theory.descent import descend
 from superpose.theory.loss import expected_loss, feature_losses, loss_and_gradient
 
@@ -107,8 +108,8 @@ def optimum(world: Features, m: int, *, starts: int = 32, seed: int = 0) -> Opti
 
     No search proves a minimum global. That many starts ended in the lowest is evidence; `advice`
     says where there is little.
-    Raises ValueError for `m` or `starts` below 1, for constant magnitudes, whose loss has kinks,
-    and where no feature has an importance.
+    Raises ValueError for `m` or `starts` below 1, for a finite world, for constant magnitudes,
+    whose loss has kinks, and where no feature has an importance.
     Source: Toy Models of Superposition, sections 3 and 7, on restarts and on minima side by side.
 
     >>> best = optimum(Features(n=2, p=0.1), m=1, starts=4)
@@ -198,6 +199,7 @@ class _Search:
             )
         if m < 1:
             raise ValueError(f"optimum(m={m}): m counts hidden dimensions and is at least 1")
+        refuse_finite("optimum", world, "train on its points instead, from several starts")
         self.world, self.m, self.seed = world, m, seed
         self.mean = moments.mean(world)
         self.square = np.diag(moments.second_moments(world))

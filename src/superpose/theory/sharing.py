@@ -7,6 +7,7 @@ from scipy.integrate import quad
 
 from superpose.features import Features
 from superpose.theory import moments
+from superpose.theory.arguments import refuse_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ def shared_dimension(world: Features, i: int = 0, j: int = 1) -> SharedDimension
     inside; anticorrelated ones 0 inside and $p^2 / 6$ across; and a correlated pair collapses
     at $p / 12$, below $p/3 - p^2/4$ of keeping one, for any p below 1.
 
-    Raises ValueError for features that are not two of the world's, and for a world of signed
-    features, of which a ReLU output has no negative ones.
+    Raises ValueError for features that are not two of the world's, for a finite world, and for
+    one of signed features, of which a ReLU output has no negative ones.
     Source: Toy Models of Superposition, sections on the phase change and on correlated
     features; the losses are worked out here.
 
@@ -61,6 +62,9 @@ def shared_dimension(world: Features, i: int = 0, j: int = 1) -> SharedDimension
             f"shared_dimension(i={i}, j={j}): the world has features 0 to {world.n - 1}; give two "
             "different ones"
         )
+    refuse_finite(
+        "shared_dimension", world, "the closed forms hold for magnitudes of one law: compare losses"
+    )
     if world.signed:
         raise ValueError(
             "shared_dimension: the world's features are signed, but a ReLU output cannot be "

@@ -1,6 +1,7 @@
 r"""The expected squared error behind a ReLU output, for any number of features, and its slopes.
 
-Output i sees one number, $y = b_i + \sum_j c_j x_j$ with c row i of $W W^\top$, and
+Output i sees one number, $y = b_i + \sum_j c_j x_j$ with c row i of $W W^\top$ (of
+$W_{out} W_{in}^\top$ where untied), and
 $E (x_i - \mathrm{ReLU}(y))^2 = E x_i^2 - 2 E[x_i \mathrm{ReLU}(y)] + E[\mathrm{ReLU}(y)^2]$.
 The characteristic function of y is a product over sets of features, in closed form, so both
 expectations follow from the Fourier series of ReLU. With $|y| \le H$ and $t_k = (2k-1) \pi / H$:

@@ -6,11 +6,11 @@ takes the real part of u and v and the imaginary part of w.
 """
 
 import math
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-from numba import njit
+
+from superpose.compilation import Compiler
 
 BLOCK = 128
 UNIFORM, EXPONENTIAL, HALF_NORMAL, CONSTANT = range(4)
@@ -21,23 +21,7 @@ _TERMS = 40
 _FAR = 7.0
 
 
-def stamp(folder):
-    """A digest of all modules in a folder, as text."""
-    sources = (each.read_bytes() for each in sorted(folder.glob("*.py")))
-    return sha256(b"\0".join(sources)).hexdigest()
-
-
-_STAMP = stamp(Path(__file__).parent)
-
-
-def compiled(function):
-    """Compile for the machine, cached on disk, free of Python's lock."""
-    dispatcher = njit(cache=True, nogil=True, error_model="numpy")(function)
-    # Numba takes what it has cached for fresh while the function's own file is the same. Compiled
-    # code holds that of the functions it calls, so it must be as fresh as all of their files.
-    if cached := getattr(dispatcher, "_cache", None):
-        cached._cache_file._source_stamp = _STAMP
-    return dispatcher
+compiled = Compiler(Path(__file__).parent, error_model="numpy")
 
 
 def _rational():

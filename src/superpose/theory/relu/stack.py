@@ -10,16 +10,17 @@ from superpose.theory.relu.series import row_loss, workspace
 def row_losses(models, worlds, rows, out):
     """Fill the losses of some rows of a stack, counted through all its models, and their slopes.
 
-    `models` are W `[models, n, m]` and b `[models, n]`; `worlds` = (p `[worlds, sets]`, budget
-    `[worlds, n]`, (size, exclusive, amplitude, signed, scale, mean, square)), as many models to
-    each world, of which the first have the first. `rows` is (first, last + 1). `out` are losses
-    `[models, n]`, slopes in b, and slopes in the rows of W Wᵀ `[models, n, n]`; where the last
-    is empty, no slopes. A row that is not finite, or whose square is not, gets NaN.
+    `models` are W_in and W_out `[models, n, m]` and b `[models, n]`; `worlds` = (p `[worlds,
+    sets]`, budget `[worlds, n]`, (size, exclusive, amplitude, signed, scale, mean, square)), as
+    many models to each world, of which the first have the first. `rows` is (first, last + 1).
+    `out` are losses `[models, n]`, slopes in b, and slopes in the rows of W_out W_inᵀ
+    `[models, n, n]`; where the last is empty, no slopes. A row that is not finite, or whose
+    square is not, gets NaN.
     """
-    W, b = models
+    W_in, W_out, b = models
     p, budget, (size, exclusive, amplitude, signed, scale, mean, square) = worlds
     losses, slopes_b, slopes = out
-    count, n, m = W.shape
+    count, n, m = W_in.shape
     sloped = slopes.shape[0] > 0
     work, c = workspace(n, p.shape[1]), np.empty(n)
     for number in range(rows[0], rows[1]):
@@ -30,7 +31,7 @@ def row_losses(models, worlds, rows, out):
         for j in range(n):
             c[j] = 0.0
             for k in range(m):
-                c[j] += W[model, i, k] * W[model, j, k]
+                c[j] += W_out[model, i, k] * W_in[model, j, k]
             reach += abs(c[j])
         if not np.isfinite(reach * reach * scale * scale):
             _spoil(model, i, sloped, out)

@@ -1,4 +1,4 @@
-"""What is in the world: sparse features, how often each is active, how large and with which."""
+"""A world of sparse features: drawn from a law, or the points of a data set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,122 +8,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.sparse import csr_array
-from scipy.special import erfcinv
 from torch import Tensor
 
+from superpose.features.amplitudes import Amplitude, Uniform
+from superpose.features.laws import Anticorrelated, Correlated, Finite, Independent, Law
+from superpose.features.points import Points
 
-@dataclass(frozen=True, slots=True)
-class Independent:
-    """Every feature is a set of its own: active or not regardless of the others."""
-
-    size = 1
-    exclusive = False
-
-
-@dataclass(frozen=True, slots=True)
-class Correlated:
-    """The `size` members of a set are on or off together; their magnitudes are independent."""
-
-    size: int
-    exclusive = False
-
-
-@dataclass(frozen=True, slots=True)
-class Anticorrelated:
-    """At most one of the `size` members of a set is on: when the set is, one chosen uniformly."""
-
-    size: int
-    exclusive = True
-
-
-Law = Independent | Correlated | Anticorrelated
-
-
-@dataclass(frozen=True, slots=True)
-class Uniform:
-    """An active feature is uniform on (0, 1]."""
-
-    mean = 1 / 2
-    square = 1 / 3
-
-    def magnitudes(self, u: Float[np.ndarray, " *k"]) -> Float[np.ndarray, " *k"]:
-        """Magnitudes of this law from numbers that are uniform on (0, 1]."""
-        return u
-
-
-@dataclass(frozen=True, slots=True)
-class Exponential:
-    """The magnitude of an active feature has density $e^{-x/s} / s$; its mean is `scale` $s$."""
-
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_scale("Exponential", "scale", self.scale)
-
-    @property
-    def mean(self) -> float:
-        """Mean of a magnitude, $s$."""
-        return self.scale
-
-    @property
-    def square(self) -> float:
-        """Mean square of a magnitude, $2 s^2$."""
-        return 2 * self.scale**2
-
-    def magnitudes(self, u: Float[np.ndarray, " *k"]) -> Float[np.ndarray, " *k"]:
-        """Magnitudes of this law from numbers that are uniform on (0, 1]."""
-        return (-self.scale * np.log(u)).astype(u.dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class HalfNormal:
-    """The magnitude of an active feature is that of a normal number of deviation `scale`."""
-
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_scale("HalfNormal", "scale", self.scale)
-
-    @property
-    def mean(self) -> float:
-        r"""Mean of a magnitude, $s \sqrt{2 / \pi}$."""
-        return self.scale * (2 / np.pi) ** 0.5
-
-    @property
-    def square(self) -> float:
-        """Mean square of a magnitude, $s^2$."""
-        return self.scale**2
-
-    def magnitudes(self, u: Float[np.ndarray, " *k"]) -> Float[np.ndarray, " *k"]:
-        """Magnitudes of this law from numbers that are uniform on (0, 1]."""
-        return (self.scale * 2**0.5 * erfcinv(u)).astype(u.dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """The magnitude of an active feature is always `value`: binary features."""
-
-    value: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_scale("Constant", "value", self.value)
-
-    @property
-    def mean(self) -> float:
-        """Mean of a magnitude, `value`."""
-        return self.value
-
-    @property
-    def square(self) -> float:
-        """Mean square of a magnitude, `value` squared."""
-        return self.value**2
-
-    def magnitudes(self, u: Float[np.ndarray, " *k"]) -> Float[np.ndarray, " *k"]:
-        """Magnitudes of this law from numbers that are uniform on (0, 1]."""
-        return np.full_like(u, self.value)
-
-
-Amplitude = Uniform | Exponential | HalfNormal | Constant
+# The law of a world that is given none.
+_P, _INDEPENDENT, _UNIFORM = 0.1, Independent(), Uniform()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +27,9 @@ class Features:
     number or one for each set. `importance` weights the squared error: a ratio $r$ means
     $I_i = r^i$ (1 makes all equal), a sequence gives every $I_i$. `amplitude` is the law of a
     magnitude: `Uniform()` on (0, 1], `Exponential(scale)`, `HalfNormal(scale)` or
-    `Constant(value)`; where `signed`, an active feature is negative half of the time. Features
-    are inert: equal arguments make equal, hashable worlds.
+    `Constant(value)`; where `signed`, an active feature is negative half of the time. `law` says
+    which are active together; the constructors `correlated`, `anticorrelated`, `exactly_one` and
+    `finite` choose it. Features are inert: equal arguments make equal, hashable worlds.
 
     Moments of an independent, uniform feature: $E x = p/2$, $E x^2 = p/3$,
     $Var\, x = p/3 - p^2/4$.
@@ -152,10 +45,10 @@ class Features:
     """
 
     n: int
-    p: float | Sequence[float] = 0.1
+    p: float | Sequence[float] = _P
     importance: float | Sequence[float] = 1.0
-    law: Law = Independent()
-    amplitude: Amplitude = Uniform()
+    law: Law = _INDEPENDENT
+    amplitude: Amplitude = _UNIFORM
     signed: bool = False
 
     def __post_init__(self) -> None:
@@ -166,7 +59,11 @@ class Features:
                 f"Features(n={self.n}) with sets of {self.law.size}: "
                 "n must be a whole number of sets"
             )
-        object.__setattr__(self, "p", _scalar_or_tuple("p", self.p, self.sets))
+        if isinstance(self.law, Finite):
+            self._follow(self.law.points)
+        else:
+            object.__setattr__(self, "p", _scalar_or_tuple("p", self.p, self.sets))
+            _check_p(self.p)
         object.__setattr__(
             self, "importance", _scalar_or_tuple("importance", self.importance, self.n)
         )
@@ -176,8 +73,18 @@ class Features:
                 "Uniform(), Exponential(scale), HalfNormal(scale) or Constant(value), and signed "
                 "is True or False"
             )
-        _check_p(self.p)
         _check_importance(self.importance)
+
+    def _follow(self, points: Points) -> None:
+        """Take n and p from the points, and refuse what says otherwise."""
+        frequency = tuple(points.frequency.tolist())
+        given = (self.n, self.amplitude, self.signed)
+        if given != (points.n, _UNIFORM, False) or self.p not in (_P, frequency):
+            raise ValueError(
+                f"Features(n={self.n}, law={self.law!r}): n, p and the values of a finite world "
+                "are those of its points; make one by Features.finite(points, importance=…)"
+            )
+        object.__setattr__(self, "p", frequency)
 
     @classmethod
     def correlated(
@@ -187,7 +94,7 @@ class Features:
         size: int,
         p: float | Sequence[float],
         importance: float | Sequence[float] = 1.0,
-        amplitude: Amplitude = Uniform(),
+        amplitude: Amplitude = _UNIFORM,
         signed: bool = False,
     ) -> "Features":
         """`sets` sets of `size` features, each set on or off as a whole with probability `p`.
@@ -213,7 +120,7 @@ class Features:
         size: int,
         p: float | Sequence[float],
         importance: float | Sequence[float] = 1.0,
-        amplitude: Amplitude = Uniform(),
+        amplitude: Amplitude = _UNIFORM,
         signed: bool = False,
     ) -> "Features":
         """`sets` sets of `size`: on with probability `p`, then exactly one member, uniformly.
@@ -237,7 +144,7 @@ class Features:
         n: int,
         *,
         importance: float | Sequence[float] = 1.0,
-        amplitude: Amplitude = Uniform(),
+        amplitude: Amplitude = _UNIFORM,
         signed: bool = False,
     ) -> "Features":
         """Always exactly one active feature of `n`, chosen uniformly.
@@ -248,6 +155,32 @@ class Features:
         return cls.anticorrelated(
             sets=1, size=n, p=1.0, importance=importance, amplitude=amplitude, signed=signed
         )
+
+    @classmethod
+    def finite(cls, points: Any, *, importance: float | Sequence[float] = 1.0) -> "Features":
+        """The points of a data set, `[T, n]`, each as likely as another.
+
+        `points` is an array, a tensor, a sparse matrix or `Points`; training takes all of them at
+        every step, in their order. `p` is the share of the points in which each feature is
+        active (not 0), which may be 0 here. Equal points make equal worlds.
+        Raises ValueError for points that are no matrix of finite numbers.
+        Source: Henighan et al., Superposition, Memorization, and Double Descent (2023).
+
+        30 points of norm 1 to memorise, from 1,000 features of which one in a hundred is active:
+
+        >>> x = Features(n=1_000, p=0.01).sample_sparse(30, seed=0)
+        >>> norm = np.sqrt((x**2).sum(1))
+        >>> world = Features.finite(x.multiply(1 / norm[:, None]))
+        >>> world.points.shape, world.sample(2, seed=0).norm(dim=1).allclose(torch.ones(2))
+        ((30, 1000), True)
+        """
+        points = points if isinstance(points, Points) else Points(points)
+        return cls(n=points.n, importance=importance, law=Finite(points))
+
+    @property
+    def points(self) -> csr_array | None:
+        """The data set of a finite world, float32 CSR `[T, n]`; None under any other law."""
+        return self.law.points.matrix if isinstance(self.law, Finite) else None
 
     @property
     def sets(self) -> int:
@@ -279,13 +212,15 @@ class Features:
         """A float32 CSR batch `[batch, n]` whose cost follows the number of active entries.
 
         Jumps from one active set to the next by geometric gaps, so that nothing is drawn for
-        what stays off.
+        what stays off. Of a finite world it draws points, with replacement.
 
         >>> Features(n=10_000, p=1e-4).sample_sparse(1_000, seed=0).shape
         (1000, 10000)
         """
         _check_count("batch", batch)
         rng = np.random.default_rng(np.random.SeedSequence([_check_seed(seed), self.n]))
+        if isinstance(self.law, Finite):
+            return self.law.points.matrix[rng.integers(0, self.law.points.count, batch)]
         row, which = self._active_sets(batch, rng)
         size = self.law.size
         if self.law.exclusive:
@@ -301,9 +236,16 @@ class Features:
     def active_values(self, u: Float[np.ndarray, " *k"]) -> Float[np.ndarray, " *k"]:
         """Values of active features from numbers that are uniform on (0, 1], one each.
 
-        >>> Features(n=1, amplitude=Constant(2.0), signed=True).active_values(np.array([0.2, 0.7]))
-        array([-2.,  2.])
+        >>> Features(n=1, signed=True).active_values(np.array([0.2, 0.7])).round(6)
+        array([-0.4,  0.4])
+
+        Raises ValueError for a finite world, whose values are those of its points.
         """
+        if isinstance(self.law, Finite):
+            raise ValueError(
+                "active_values: the values of a finite world are those of its points; see "
+                "`points`, or draw from them with `sample`"
+            )
         if not self.signed:
             return self.amplitude.magnitudes(u)
         # The half that u lies in decides the sign, its place within it the magnitude.
@@ -374,14 +316,6 @@ def _check_p(p: float | Sequence[float]) -> None:
                 f"Features(p={value:g}): p is the probability that a feature is active "
                 f"and lies in (0, 1]{hint}"
             )
-
-
-def _check_scale(law: str, name: str, value: float) -> None:
-    if not (isinstance(value, int | float) and 0.0 < value < np.inf):
-        raise ValueError(
-            f"{law}({name}={value!r}): the {name} of a magnitude is positive and finite; for "
-            "features of either sign pass signed=True to Features"
-        )
 
 
 def _check_importance(importance: float | Sequence[float]) -> None:
