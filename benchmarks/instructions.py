@@ -1,12 +1,11 @@
-# pyright: reportCallIssue=false
-# (an intrinsic is called without the typing context of its definition)
 """What is written in LLVM's instructions earns at least 1.3 times over plain numba loops.
 
 Each piece of `superpose.kernels` that numba's own language was not enough for, against plain loops
 that do the same work on the same data: to the bit where integers decide, else to float32 rounding,
-which is checked first. The plain sides, here in loops.py or the plain twin beside the kernel, are the
-fastest loops we know; where there are two, the faster one counts. On one thread, the sides in turns, with the data in several
-places of memory (which one matters up to 1.5 times); µs of processor time, the least of all rounds.
+which is checked first. The plain sides, in loops.py or twins beside the kernels, are the fastest
+loops we know; where there are two, the faster one counts. On one thread, the sides in turns, with
+the data in several places of memory (which one matters up to 1.5 times); µs of processor time, the
+least of all rounds.
 
     python benchmarks/instructions.py [--quick] [--table docs/engine.md]
 """
@@ -67,7 +66,7 @@ def gradients() -> Iterator[Piece]:
         address = small.gradient(n, m, small.variant(model, False, False)).address
         tile = np.where(rng.random(n * width) < 0.3, rng.random(n * width), 0.0)
         theta = 0.5 * rng.standard_normal(n * m + n, np.float32)
-        # The plain sides need less, but need it for small shapes too.
+        # What is written needs none for small shapes, the plain sides do.
         room = max(small.work_size(n, m), (2 * m + 1) * width)
         work, importance = np.zeros(room, np.float32), np.full(n, 0.7, np.float32)
         about = (work, theta, np.zeros_like(theta), importance, (n, m))

@@ -1,6 +1,8 @@
+# pyright: reportCallIssue=false
+# (an intrinsic is called without the typing context of its definition)
 """The plain loops that instructions.py holds the hand-written instructions against.
 
-They do the work of the functions of `superpose.kernels` that they are named after.
+Each takes what the function of `superpose.kernels` takes whose work it does, needed or not.
 """
 
 from typing import Any
@@ -22,10 +24,11 @@ fast = njit(fastmath=FASTMATH)
 def plain_gradient(n: int, m: int, wide: bool) -> Any:
     """The shape compiled in; a hidden unit as a sum of four inputs at once, or of all."""
     length, size = int(small.length(n)), n * m + n
+    room = (2 * m + 1) * length
 
     @fast
     def add(address, tile, width, work, theta, slope, importance, shape):
-        x, lines = tile.reshape(n, length), work.reshape(2 * m + 1, length)
+        x, lines = tile.reshape(n, length), work[:room].reshape(2 * m + 1, length)
         g = lines[2 * m]
         for j in range(2 * m * length):
             work[j] = ZERO

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 README = Path(__file__).parents[1] / "README.md"
 DOCS = README.parent / "docs"
@@ -35,6 +36,20 @@ def test_the_phase_diagram_by_hand_can_be_done_as_told():
 
 def test_the_test_of_superposition_claims_the_pentagon_of_its_page():
     assert _run(DOCS / "superposition-test.md")["found"].present
+
+
+def test_every_kind_of_training_runs_as_its_page_says():
+    names = _run(DOCS / "training.md")
+    run, again, stopped = names["run"], names["again"], names["stopped"]
+    assert torch.equal(again.W, run.W)
+    assert (run.snapshots.loss[-1] < run.snapshots.loss[0]).all()
+    assert (stopped.steps < names["sp"].Training().steps).any()
+    baseline = names["world"].n * (0.5 / 3 - 0.25**2)  # of a constant guess
+    assert names["absolute"].loss.item() < 0.1 * baseline
+    memorised, points = names["memorised"], names["points"]
+    assert memorised.loss.item() < 0.7 * (points**2).sum(1).mean().item()
+    assert memorised.loss_se.item() == 0
+    assert names["deep"].parameters["first"].shape == (4, 5, 4)
 
 
 @pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)

@@ -3,7 +3,7 @@
 """The innermost loop of drawing, in vector instructions: a hash, a comparison and a ratio a cell.
 
 Most of what dense worlds cost beside products is here, and the vectors of a short row are too few
-for the compiler's own loop to get going: written out it takes three quarters of the time.
+for the compiler's own loop to get going: written out it takes four fifths of the time.
 """
 
 import numpy as np
