@@ -7,7 +7,7 @@ rounds, in µs per step of one model. Times are processor time, which on one thr
 of a quiet machine and suffers less from what else runs; the ratio by wall time is written beside.
 
 - `small`: `sp.train` of whole default recipes (10,000 steps), with the exact loss at the end.
-- `large`: the kernel alone, on models that have trained for 400 steps, because the cost of a step
+- `large`: the kernel alone, on models that have trained for 2,000 steps, because the cost of a step
   depends on how many outputs are on. The column `run` is the ratio of a whole default recipe, with
   the exact loss that `sp.train` adds at its end.
 - `threads`: wall time of `sp.train` on two threads against one, and of PyTorch likewise.
@@ -58,7 +58,7 @@ from superpose import records
 from superpose.kernels import cpu, streams
 
 SMALL, LARGE = ((2, 1), (5, 2), (20, 5)), ((80, 20), (200, 20), (400, 30))
-STEPS, WARM = 10_000, 400
+STEPS, WARM = 10_000, 2_000
 
 
 def compared(sides: Mapping[str, Side], options: argparse.Namespace) -> dict[str, np.ndarray]:
@@ -138,7 +138,7 @@ def small(options: argparse.Namespace) -> dict:
 
 def large(options: argparse.Namespace) -> dict:
     """Steps of large models that have trained for a while."""
-    warm, models = (50, 1) if options.quick else (WARM, 4)
+    warm, models = (50, 1) if options.quick else (WARM, 1)
     shapes = LARGE[:1] if options.quick else LARGE
     rows = against_notebook(shapes, lambda n, m, p: Continued((n, m), p, warm, models), options)
     found = summary("large", rows)

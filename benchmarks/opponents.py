@@ -101,7 +101,8 @@ class Continued:
         n, m = shape
         self.shape, self.per_unit, self.done = shape, models, 0
         self.model = sp.ToyModel(n=n, m=m)
-        self.world = sp.Features(n=n, p=p, importance=IMPORTANCE)
+        # Features are as important as each other: at 0.7**i most of 400 would never learn.
+        self.world = sp.Features(n=n, p=p)
         self.importance = self.world.importances.astype(np.float32)
         self.law = streams.tables(self.world, BATCH)
         first = [torch.cat([a.flatten() for a in self.model.initial(0, r)]) for r in range(models)]
