@@ -190,3 +190,32 @@ def test_a_module_that_is_no_stack_is_refused(kind, message):
 def test_what_a_module_cannot_have_is_said(arguments, message):
     with pytest.raises(ValueError, match=message):
         sp.train(Toy(4), **{"world": WORLD, "training": RECIPE, **arguments})
+
+
+class Gained(Toy):
+    """A toy model with one number of its own for each run."""
+
+    def __init__(self, runs):
+        super().__init__(runs)
+        self.gain = nn.Parameter(torch.ones(runs))
+
+    def forward(self, x):
+        return self.gain[:, None, None] * super().forward(x)
+
+
+def test_a_parameter_may_be_one_number_for_each_run():
+    run = sp.train(Gained(3), WORLD, RECIPE, runs=3)
+    assert run.parameters["gain"].shape == (3,)
+    longer = dataclasses.replace(RECIPE, steps=60)
+    whole = sp.train(Gained(3), WORLD, longer, runs=3)
+    assert torch.equal(run.resume(longer).parameters["gain"], whole.parameters["gain"])
+
+
+class Idle(Toy):
+    def forward(self, x):
+        return x
+
+
+def test_a_module_without_use_for_its_parameters_is_refused():
+    with pytest.raises(ValueError, match="depends on no parameter"):
+        sp.train(Idle(1), WORLD, RECIPE, runs=1)

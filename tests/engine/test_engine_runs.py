@@ -266,3 +266,9 @@ def test_tables_have_a_row_for_each_model_and_feature(stack):
     untied = sp.train(UNTIED, WORLD, SHORT, runs=2)
     norms = untied.table("features")["norm"].to_pylist()
     assert norms == sp.feature_norms(untied.W_in).flatten().tolist()
+
+
+def test_what_is_done_is_not_resumed(stack):
+    for recipe in (stack.training, dataclasses.replace(stack.training, snapshots=())):
+        with pytest.raises(ValueError, match="give a longer"):
+            stack.resume(recipe)

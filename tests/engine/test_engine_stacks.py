@@ -283,3 +283,18 @@ def test_an_interruption_ends_training_soon():
 def test_bad_arguments_name_the_law(arguments, message):
     with pytest.raises(ValueError, match=message):
         sp.train(**{"model": PENTAGON, "world": WORLDS[0], "training": SHORT, **arguments})
+
+
+def test_numbers_of_numpy_count_as_numbers():
+    recipe = sp.Training(steps=5, batch=32)
+    run = sp.train(
+        sp.ToyModel(n=2, m=1), sp.Features(n=2), recipe, runs=np.int64(2), seed=np.int64(3)
+    )
+    plain = sp.train(sp.ToyModel(n=2, m=1), sp.Features(n=2), recipe, runs=2, seed=3)
+    assert torch.equal(run.W, plain.W)
+
+
+@pytest.mark.parametrize("given", [{"restarts": 0}, {"runs": 0}, {"runs": range(-1, 2)}], ids=str)
+def test_numbers_that_cannot_be_are_one_sentence(given):
+    with pytest.raises(ValueError, match=r"^train"):
+        sp.train(sp.ToyModel(n=2, m=1), sp.Features(n=2), sp.Training(steps=1), **given)

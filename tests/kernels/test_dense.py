@@ -59,7 +59,6 @@ def _fused(tile, parameters, importance, l1, flags):
     theta = np.concatenate([each.ravel() for each in parameters])
     slope = np.ones_like(theta)
     work = np.full(dense.work_size(n, m), np.nan, np.float32)
-    dense.prepare(work, theta, (n, m), flags)
     loss = dense.add_gradient(
         tile.ravel(), tile.shape[1], work, theta, slope, importance, np.float32(l1), (n, m), flags
     )

@@ -37,6 +37,8 @@ WORLDS = {
     "anticorrelated": Features.anticorrelated(sets=3, size=2, p=(0.1, 0.3, 0.4)),
     "anticorrelated, plain": Features.anticorrelated(sets=2, size=3, p=(0.4, 0.8)),
     "exactly one": Features.exactly_one(n=6),
+    "exactly one of one": Features.exactly_one(n=1),
+    "anticorrelated, alone": Features.anticorrelated(sets=3, size=1, p=0.2),
     "signed": Features(n=4, p=0.2, signed=True),
     "signed, plain": Features(n=4, p=0.5, signed=True),
     "signed, correlated": Features.correlated(sets=2, size=2, p=0.3, signed=True),

@@ -200,11 +200,10 @@ def test_masks_are_their_plain_twins(seed, at):
 
 
 def test_the_gram_matrix_pays_where_few_are_active():
-    assert sparse.uses_gram(80, 20, active=0.8, batch=1024)
-    assert not sparse.uses_gram(80, 20, active=0.8, batch=80)
-    assert not sparse.uses_gram(80, 20, active=10, batch=1024)
-    assert not sparse.uses_gram(80, 20, active=1e-3, batch=1024)
-    assert not sparse.uses_gram(10_000, 50, active=1, batch=2**20)
+    assert sparse.uses_gram(80, 20, active=0.8)
+    assert not sparse.uses_gram(80, 20, active=10)
+    assert not sparse.uses_gram(80, 20, active=1e-3)
+    assert not sparse.uses_gram(10_000, 50, active=1)
 
 
 def test_lists_pay_where_few_of_many_are_active():

@@ -65,7 +65,7 @@ def initial(
         return np.stack(
             [np.concatenate([part.numpy().ravel() for part in each]) for each in models]
         )
-    parts = [value.detach().cpu().flatten(1) for value in learning(model).values()]
+    parts = [value.detach().cpu().reshape(len(value), -1) for value in learning(model).values()]
     return torch.cat(parts, 1).numpy()
 
 

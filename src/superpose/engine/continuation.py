@@ -19,7 +19,9 @@ def check_agree(
     index: Int[np.ndarray, "*run"],
 ) -> None:
     """Raise ValueError where the recipe `new` would not have done the first `step` steps alike."""
-    if new.steps < step or (new == old and new.steps == step):
+    if not isinstance(new, Training):
+        raise TypeError(f"resume: {new!r} is no Training; give Training(steps=…), or nothing")
+    if new.steps <= step:
         raise ValueError(
             f"resume: {step} steps are done and the recipe has {new.steps}; give a longer "
             "Training(steps=…), or resume from a snapshot"

@@ -1,7 +1,8 @@
 """`train`: from a model, worlds and a recipe to a `Run`, whatever trains it."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from operator import index
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 from torch import nn
@@ -19,11 +20,11 @@ def train(
     world: Features | Sequence[Features],
     training: Training | None = None,
     *,
-    runs: int | range = 8,
-    seed: int = 0,
+    runs: SupportsIndex | range = 8,
+    seed: SupportsIndex = 0,
     backend: Literal["auto", "torch", "cpu"] = "auto",
     progress: Progress | None = None,
-    restarts: int = 1,
+    restarts: SupportsIndex = 1,
 ) -> Run:
     """Train `runs` models of each world from scratch.
 
@@ -31,7 +32,8 @@ def train(
     trains number 37 to the same bits as in a stack of a thousand, and a list of worlds gives
     each the same numbers (the same initial weights and random stream: paired comparisons).
     With `restarts` run r is the best of the models numbered r restarts, …, (r + 1) restarts − 1,
-    to the same bits as among so many runs; `Run.index` tells which.
+    to the same bits as among so many runs; `Run.index` tells which. Several learning rates or
+    given weights are then one for each of these numbers.
 
     "auto" is "cpu", the fused kernel with one shard of models a thread (as many threads as the
     process may use, or SUPERPOSE_THREADS). "torch" is the plain definition on batches from the
@@ -58,10 +60,10 @@ def train(
         model=model,
         worlds=worlds,
         training=training,
-        seed=seed,
+        seed=index(seed),
         numbers=np.tile(numbers, (len(worlds), 1)),
         backend=name,
-        restarts=restarts,
+        restarts=index(restarts),
     )
     axes = (job.runs,) if isinstance(world, Features) else (len(worlds), job.runs)
     return finished(job, axes, progress)
@@ -82,17 +84,26 @@ def _worlds(model: Any, world: Any, training: Any) -> tuple[Features, ...]:
     return worlds
 
 
-def _numbers(runs: int | range, restarts: int, seed: int) -> np.ndarray:
+def _numbers(
+    runs: SupportsIndex | range, restarts: SupportsIndex, seed: SupportsIndex
+) -> np.ndarray:
     """The numbers of the models of each world."""
-    asked = range(runs) if isinstance(runs, int) else runs
+    try:
+        asked = runs if isinstance(runs, range) else range(index(runs))
+        seed, restarts = index(seed), index(restarts)
+    except TypeError:
+        raise ValueError(
+            f"train(runs={runs!r}, seed={seed!r}, restarts={restarts!r}): whole numbers, or a "
+            "range of run numbers"
+        ) from None
     if not len(asked):
         raise ValueError("train: there is nothing to train; give at least one run")
-    if asked[0] < 0 or asked[-1] < 0 or not 0 <= seed < 2**32:
+    if min(asked) < 0 or not 0 <= seed < 2**32:
         raise ValueError(
             f"train(runs={asked}, seed={seed}): run numbers and seed start at 0, and a seed is "
             "below 2**32"
         )
-    if not isinstance(restarts, int) or isinstance(restarts, bool) or restarts < 1:
+    if restarts < 1:
         raise ValueError(f"train(restarts={restarts!r}): a whole number of at least 1")
     return (np.array(asked)[:, None] * restarts + np.arange(restarts)).ravel()
 
@@ -110,6 +121,8 @@ def _check_world(world: Features, n: int) -> None:
 
 
 def _backend(model: ToyModel | nn.Module, training: Training, backend: str) -> str:
+    if backend == "cuda":
+        raise ValueError('train(backend="cuda"): there is no kernel for GPUs yet; "auto" is "cpu"')
     if backend not in ("auto", "torch", "cpu"):
         raise ValueError(f'train(backend={backend!r}): "auto", "torch" or "cpu"')
     if isinstance(model, ToyModel):

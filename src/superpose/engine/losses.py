@@ -1,7 +1,7 @@
 """The loss of trained models: exact where that is possible, else on fresh samples."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -70,8 +70,8 @@ def _toy_losses(model, world, theta, shapes, seed) -> Losses:
     return torch.cat(loss).numpy(), np.zeros(len(theta))
 
 
-Errors = Callable[[Float[Tensor, "batch n"]], Float[Tensor, "models batch"]]
-"""The weighted squared error of each model at each sample."""
+Errors = Callable[[Float[Tensor, "batch n"]], Iterable[Float[Tensor, " batch"]]]
+"""The weighted squared error of each model at each sample, model by model."""
 
 
 def _toy_errors(model, theta, shapes, world) -> Errors:
@@ -81,11 +81,10 @@ def _toy_errors(model, theta, shapes, world) -> Errors:
     # One model at a time, so that a stack changes no bit of it.
     models = [tuple(split(torch.from_numpy(row).to(kind), shapes).values()) for row in theta]
 
-    def errors(x: Tensor) -> Tensor:
+    def errors(x: Tensor) -> Iterator[Tensor]:
         target = x.abs() if model.target == "abs" else x
-        return torch.stack(
-            [(importance * (target - model.forward(x, *each)) ** 2).sum(-1) for each in models]
-        )
+        for each in models:
+            yield (importance * (target - model.forward(x, *each)) ** 2).sum(-1)
 
     return errors
 
@@ -98,7 +97,7 @@ def _module_errors(module, theta, shapes, world) -> Errors:
     parameters = split(torch.from_numpy(theta).to(device), shapes)
 
     @torch.no_grad()
-    def errors(x: Tensor) -> Tensor:
+    def errors(x: Tensor) -> Iterable[Tensor]:
         x = x.float().to(device).expand(len(theta), *x.shape)
         out = functional_call(module, parameters, (x,))
         return (importance.to(device) * (x - out) ** 2).sum(-1).cpu()
@@ -110,10 +109,12 @@ def _sampled(errors: Errors, world: Features, seed: int) -> Losses:
     """Mean over samples and its standard error; over all points of a finite world, which has 0."""
     count, total, square = 0, 0.0, 0.0
     for x in _pieces(world, seed):
-        each = errors(x).double()
         count += len(x)
-        total = total + each.sum(-1)
-        square = square + each.square().sum(-1)
+        # One model at a time: all of a stack at once would take much memory.
+        sums = [(e.double().sum(), e.double().square().sum()) for e in errors(x)]
+        totals, squares = zip(*sums, strict=True)
+        total = total + torch.stack(totals)
+        square = square + torch.stack(squares)
     mean = torch.as_tensor(total) / count
     if isinstance(world.law, Finite):
         return mean.numpy(), np.zeros(len(mean))

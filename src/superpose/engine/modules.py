@@ -62,6 +62,8 @@ def _probe(module: nn.Module, runs: int, n: int) -> None:
             f"train({name}): x of shape {list(x.shape)} came back as {got}; x̂ has the shape of x, "
             "[run, batch, n]"
         )
+    if not out.requires_grad:
+        raise ValueError(f"train({name}): x̂ depends on no parameter that learns")
     if any(not torch.equal(a, b) for a, b in zip(before, module.buffers(), strict=True)):
         raise ValueError(
             f"train({name}): a buffer of it changes as it computes, which a run could not keep; "

@@ -86,7 +86,8 @@ class Rows:
     def of(cls, state: State) -> "Rows":
         """The rows of a state, its stack axes flattened; a copy."""
         axes = state.loss.ndim
-        flat = [value.flatten(axes).numpy() for value in state.parameters.values()]
+        stack = state.loss.shape
+        flat = [value.reshape(*stack, -1).numpy() for value in state.parameters.values()]
         arrays = {each.name: getattr(state, each.name).numpy() for each in fields(State)[1:]}
         rows = {name: each.reshape(-1, *each.shape[axes:]) for name, each in arrays.items()}
         theta = np.concatenate(flat, axis=-1).reshape(state.loss.numel(), -1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,9 +17,10 @@ Schedule = Literal["constant", "linear", "cosine", "half_cosine"]
 class Training:
     r"""How to train: AdamW on fresh batches; every field is the notebook's default.
 
-    `lr` is one learning rate, or one for each run number. It rises through `warmup` steps, from
-    lr / warmup by equal amounts up to lr; over the rest of the steps `schedule` then takes it to
-    `final` lr: "constant" (not at all), "linear", "cosine" (a quarter wave) or "half_cosine".
+    `lr` is one learning rate, or one for each run number (with restarts, for each model's). It
+    rises through `warmup` steps, from lr / warmup by equal amounts up to lr; over the rest of the
+    steps `schedule` then takes it to `final` lr: "constant" (not at all), "linear", "cosine" (a
+    quarter wave) or "half_cosine".
     `weight_decay` has any sign: a negative one lets weights grow. `l1` weights the mean over the
     batch of $\sum_k |h_k|$, added to the loss. `snapshots` are the numbers of steps after which
     to keep the models (`log_steps` spaces them evenly in the logarithm). `stop` ends models that
@@ -43,8 +45,7 @@ class Training:
     stop: Plateau | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "snapshots", tuple(int(s) for s in self.snapshots))
-        object.__setattr__(self, "lr", _number_or_tuple(self.lr))
+        self._convert()
         for name, least in (("steps", 1), ("batch", 1), ("warmup", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -65,6 +66,25 @@ class Training:
             )
         if not isinstance(self.stop, Plateau | None):
             raise ValueError(f"Training(stop={self.stop!r}): Plateau(…) or None")
+
+    def _convert(self) -> None:
+        """Numbers of other kinds as plain ones."""
+        try:
+            object.__setattr__(self, "snapshots", tuple(index(s) for s in self.snapshots))
+        except TypeError:
+            raise ValueError(
+                f"Training(snapshots={self.snapshots!r}): whole numbers of steps"
+            ) from None
+        object.__setattr__(self, "lr", _number_or_tuple(self.lr))
+        for name in ("steps", "batch", "warmup"):
+            value = getattr(self, name)
+            if isinstance(value, np.integer):
+                object.__setattr__(self, name, int(value))
+        for name in ("weight_decay", "l1", "final"):
+            try:
+                object.__setattr__(self, name, float(getattr(self, name)))
+            except (TypeError, ValueError):
+                raise ValueError(f"Training({name}={getattr(self, name)!r}): a number") from None
 
     def _check_schedule(self) -> None:
         if self.schedule not in get_args(Schedule):

@@ -1,6 +1,7 @@
 """How large an active feature is."""
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from jaxtyping import Float
@@ -95,7 +96,7 @@ Amplitude = Uniform | Exponential | HalfNormal | Constant
 
 
 def _check_scale(law: str, name: str, value: float) -> None:
-    if not (isinstance(value, int | float) and 0.0 < value < np.inf):
+    if not (isinstance(value, Real) and not isinstance(value, bool) and 0.0 < value < np.inf):
         raise ValueError(
             f"{law}({name}={value!r}): the {name} of a magnitude is positive and finite; for "
             "features of either sign pass signed=True to Features"

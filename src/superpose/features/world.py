@@ -53,6 +53,11 @@ class Features:
 
     def __post_init__(self) -> None:
         _check_count("n", self.n)
+        if not isinstance(self.law, Law):
+            raise ValueError(
+                f"Features(law={self.law!r}): a law is made by Features.correlated, "
+                "anticorrelated, exactly_one or finite"
+            )
         _check_count("size", self.law.size)
         if self.n % self.law.size:
             raise ValueError(

@@ -83,7 +83,6 @@ def _add_small(model, x, given, _):
 def _add_dense(model, x, given, _):
     shape, loss, drawn = (model.n, model.m), np.float32(0.0), 0
     work = np.empty(dense.work_size(*shape), np.float32)
-    dense.prepare(work, given[0], shape, cpu.flags(model))
     for tile, width in _tiles(x, dense.TILE, STEP):
         loss += dense.add_gradient(tile, width, work, *given, shape, cpu.flags(model))
         drawn += width

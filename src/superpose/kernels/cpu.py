@@ -62,14 +62,14 @@ def way(model: ToyModel, world: Features) -> Way:
     return "sparse" if pays else "dense"
 
 
-def _kind(model: ToyModel, world: Features, batch: int) -> int:
+def _kind(model: ToyModel, world: Features) -> int:
     taken = way(model, world)
     if taken != "sparse":
         return SMALL if taken == "small" else DENSE
     if isinstance(world.law, Finite):
         return POINTS
     active = float(world.probability.sum())
-    gram = model.hidden == "linear" and sparse.uses_gram(model.n, model.m, active, batch)
+    gram = model.hidden == "linear" and sparse.uses_gram(model.n, model.m, active)
     return GRAM if gram else SPARSE
 
 
@@ -88,7 +88,7 @@ def train(
     before its update, with the l1 term: `[R, steps]`, or `[R, 0]` for not at all.
     """
     rates, losses = pace
-    kind = _kind(model, world, recipe.batch)
+    kind = _kind(model, world)
     variant = small.variant(model, recipe.l1 != 0.0, losses.shape[1] > 0)
     gradient = small.gradient(model.n, model.m, variant).address if kind == SMALL else 0
     about = ((model.n, model.m), flags(model), gradient, _room(kind, model.n, model.m))
@@ -191,7 +191,6 @@ def _small_step(tile, work, filled, drawing, given, gradient):
 def _dense_step(tile, work, filled, drawing, given):
     law, keys, scratch = drawing
     weights, slope, importance, l1, shape, flags = given
-    dense.prepare(work, weights, shape, flags)
     drawn, loss = 0, ZERO
     while drawn < filled:
         count = min(dense.TILE, filled - drawn)

@@ -21,11 +21,6 @@ def work_size(n, m):
     return (2 * m + n) * TILE
 
 
-@compiled
-def prepare(work, theta, shape, flags):
-    """Nothing: the weights are read as they are."""
-
-
 @compiled(fastmath=FASTMATH)
 def add_gradient(tile, width, work, theta, slope, importance, l1, shape, flags):
     """Add the gradient of the loss, summed over a tile, to `slope`, and return that loss.

@@ -45,6 +45,7 @@ BLOCK = 12
 CHUNK = 8 * WORD
 """Outputs whose pre-activations are held at once."""
 
+USUAL_BATCH = 1024
 GRAM_AT_MOST = 1024
 """Features whose Gram matrix fits the slower caches."""
 
@@ -137,17 +138,18 @@ def pays(n: int, m: int, active: float) -> bool:
     return active < 0.4 * m and 250 * active + 450 < n * (m - 1)
 
 
-def uses_gram(n: int, m: int, active: float, batch: int) -> bool:
+def uses_gram(n: int, m: int, active: float) -> bool:
     """Whether the Gram matrix pays, with a linear hidden layer and `active` entries a sample.
 
-    It takes n² m multiplications a step. A sample that is not empty then takes n for each entry,
-    which cost two and a half times as much as those of a block, instead of n m.
+    It takes n² m multiplications a step, to be earned on a batch of `USUAL_BATCH`. A sample that
+    is not empty then takes n for each entry, which cost two and a half times as much as those of a
+    block, instead of n m.
 
-    >>> uses_gram(400, 30, active=4, batch=1024), uses_gram(400, 30, active=12, batch=1024)
+    >>> uses_gram(400, 30, active=4), uses_gram(400, 30, active=12)
     (True, False)
     """
-    filled = -batch * math.expm1(-active)
-    return n <= GRAM_AT_MOST and m * filled - 2.5 * active * batch > n * m
+    filled = -USUAL_BATCH * math.expm1(-active)
+    return n <= GRAM_AT_MOST and m * filled - 2.5 * active * USUAL_BATCH > n * m
 
 
 @compiled(fastmath=FASTMATH)

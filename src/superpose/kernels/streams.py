@@ -60,7 +60,7 @@ def tables(world: Features, batch: int) -> Tables:
     count = _binomial(batch, some[-1], none) if conditional else np.empty(0, np.int64)
     return Tables(
         size=world.law.size,
-        exclusive=world.law.exclusive,
+        exclusive=world.law.exclusive and world.law.size > 1,
         signed=world.signed,
         conditional=conditional,
         count=count,
