@@ -15,7 +15,7 @@ from superpose.features import Features
 from superpose.kernels import batches, cpu, small, streams
 from superpose.models import ToyModel
 
-WAYS = ["small", "dense", "sparse", "gram"]
+WAYS = ["small", "dense", "mixed", "sparse", "gram"]
 FLAGS = list(
     itertools.product(("linear", "relu"), ("relu", "linear"), (True, False), ("identity", "abs"))
 )
@@ -178,9 +178,15 @@ def _by_hand(model, world, steps, batch=200, lr=0.01):
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS.keys())
 @pytest.mark.parametrize("taken", WAYS)
 def test_every_way_trains_as_the_definition_does(world, taken, monkeypatch):
-    if world is WORLDS["finite"] and taken in ("small", "dense"):
+    if world is WORLDS["finite"] and taken in ("small", "dense", "mixed"):
         pytest.skip("finite worlds are lists of active features")
-    kinds = {"small": cpu.SMALL, "dense": cpu.DENSE, "sparse": cpu.SPARSE, "gram": cpu.GRAM}
+    kinds = {
+        "small": cpu.SMALL,
+        "dense": cpu.DENSE,
+        "mixed": cpu.MIXED,
+        "sparse": cpu.SPARSE,
+        "gram": cpu.GRAM,
+    }
     if world is not WORLDS["finite"]:
         monkeypatch.setattr(cpu, "_kind", lambda *_: kinds[taken])
     model = ToyModel(n=6, m=3, target="abs")
@@ -237,7 +243,12 @@ def test_rates_may_differ_between_the_models_of_a_stack():
 
 @pytest.mark.parametrize(
     ("n", "m", "p", "expected"),
-    [(2, 1, 0.5, "small"), (20, 5, 0.01, "small"), (400, 30, 1.0, "dense")],
+    [
+        (2, 1, 0.5, "small"),
+        (20, 5, 0.01, "small"),
+        (400, 30, 1.0, "dense"),
+        (400, 30, 0.05, "mixed"),
+    ],
 )
 def test_the_way_is_a_function_of_shape_and_density(n, m, p, expected):
     assert cpu.way(ToyModel(n=n, m=m), Features(n=n, p=p)) == expected
@@ -258,7 +269,7 @@ world = Features(n=5, p=0.1, signed=True)
 x = batches.draw_batch(world, 333, streams.stream_key(1, 2), 3)
 theta = np.random.default_rng(5).normal(size=15).astype(np.float32)
 found = [x]
-for way in ("small", "dense", "sparse", "gram"):
+for way in ("small", "dense", "mixed", "sparse", "gram"):
     found += batches.batch_gradient(ToyModel(n=5, m=2), x, theta, np.ones(5, np.float32), 0.1, way)
 np.savez(sys.argv[1], *found)
 """
@@ -275,6 +286,6 @@ def test_registers_of_another_width_draw_the_same_and_give_the_same_gradients(tm
     assert np.array_equal(x, batches.draw_batch(world, 333, streams.stream_key(1, 2), 3))
     theta = np.random.default_rng(5).normal(size=15).astype(np.float32)
     loss, gradient = _exact(ToyModel(n=5, m=2), x, theta, np.ones(5, np.float32), 0.1)
-    for way in range(4):
+    for way in range(5):
         assert results[2 * way] == pytest.approx(loss, rel=1e-5)
         np.testing.assert_allclose(results[2 * way + 1], gradient, rtol=1e-4, atol=1e-5)

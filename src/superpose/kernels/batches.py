@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from superpose.features import Features, Finite
-from superpose.kernels import cpu, dense, draws, hashing, small, sparse
+from superpose.kernels import cpu, dense, draws, hashing, mixed, small, sparse
 from superpose.kernels.compiling import compiled
 from superpose.kernels.lanes import LANES
 from superpose.kernels.products import STEP
@@ -48,13 +48,13 @@ def batch_gradient(
     theta: np.ndarray,
     importance: np.ndarray,
     l1: float = 0.0,
-    way: Literal["small", "dense", "sparse", "gram"] = "small",
+    way: Literal["small", "dense", "mixed", "sparse", "gram"] = "small",
 ) -> tuple[float, np.ndarray]:
     """Loss of the batch x `[batch, n]` and its gradient by theta `[P]`, as a kernel has them."""
     filled = x[(x != 0).any(1)].astype(np.float32)
     slope, weight = np.zeros(len(theta), np.float32), np.float32(l1)
     given = (theta.astype(np.float32), slope, importance.astype(np.float32), weight)
-    add = {"small": _add_small, "dense": _add_dense}.get(way, _add_sparse)
+    add = {"small": _add_small, "dense": _add_dense, "mixed": _add_mixed}.get(way, _add_sparse)
     loss, drawn = add(model, filled, given, way == "gram")
     loss += cpu.add_empty(given[0], slope, len(x) - drawn, given[2], model.output == "relu")
     return float(loss) / len(x), slope / np.float32(len(x))
@@ -86,6 +86,27 @@ def _add_dense(model, x, given, _):
     for tile, width in _tiles(x, dense.TILE, STEP):
         loss += dense.add_gradient(tile, width, work, *given, shape, cpu.flags(model))
         drawn += width
+    return loss, drawn
+
+
+def _add_mixed(model, x, given, _):
+    theta, slope, _, _ = given
+    shape, loss, drawn = (model.n, model.m), np.float32(0.0), 0
+    work = np.empty(mixed.work_size(*shape), np.float32)
+    lists = (
+        np.empty(dense.TILE + 1, np.int64),
+        *(np.empty(model.n * dense.TILE, kind) for kind in (np.int32, np.float32)),
+    )
+    mixed.prepare(work, theta, shape)
+    for part, width in _tiles(x, dense.TILE, STEP):
+        tile = np.zeros((model.n, dense.TILE), np.float32)
+        tile[:, :width] = part.reshape(model.n, width)
+        sparse.gather(tile.ravel(), width, model.n, *lists)
+        loss += mixed.add_gradient(
+            tile.ravel(), width, lists, work, *given, shape, cpu.flags(model)
+        )
+        drawn += width
+    mixed.finish(work, slope, shape)
     return loss, drawn
 
 

@@ -7,7 +7,8 @@ draws only those, a tile at a time, and adds up gradients tile by tile; the empt
 the same gradient, added in one go. The last tile is filled up with empty samples, which the bulk
 then takes off again.
 
-There are three ways through a tile (`small`, `dense`, `sparse`); `way` says which one is taken.
+There are four ways through a tile (`small`, `dense`, `mixed`, `sparse`); `way` says which one is
+taken.
 """
 
 from collections.abc import Callable
@@ -17,23 +18,23 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from superpose.features import Features, Finite
-from superpose.kernels import dense, draws, hashing, small, sparse
+from superpose.kernels import dense, draws, hashing, mixed, small, sparse
 from superpose.kernels.compiling import FASTMATH, compiled, inner
 from superpose.kernels.lanes import LANES
 from superpose.kernels.products import STEP
 from superpose.kernels.streams import Tables
 from superpose.models import ToyModel
 
-VERSION = "cpu-2"
+VERSION = "cpu-3"
 """Changes whenever a result may change in any bit; recorded with every run."""
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch.optim.AdamW's defaults
 ZERO = np.float32(0.0)
-SMALL, DENSE, SPARSE, GRAM, POINTS = range(5)
+SMALL, DENSE, SPARSE, GRAM, POINTS, MIXED = range(6)
 SMALL_AT_MOST = 128
 """Weights of a matrix whose shape is compiled in: at (20, 5) the dense way is as fast."""
 
-Way = Literal["small", "dense", "sparse"]
+Way = Literal["small", "dense", "mixed", "sparse"]
 
 
 class Recipe(NamedTuple):
@@ -49,8 +50,9 @@ class Recipe(NamedTuple):
 def way(model: ToyModel, world: Features) -> Way:
     """Which way through a step is taken: a function of n, m, the flags and p.
 
-    Samples are lists of active features in finite worlds, and where few of many are active; small
-    models have their shape compiled in.
+    Small models have their shape compiled in. Samples are lists of active features in finite
+    worlds and where few of many are active; where many outputs are on all the same, or p is a
+    little higher, only the inputs are lists.
     """
     if isinstance(world.law, Finite):
         return "sparse"
@@ -59,13 +61,15 @@ def way(model: ToyModel, world: Features) -> Way:
     active = float(world.probability.sum())
     # Of linear outputs all are on, and the sparse way follows those that are.
     pays = model.output == "relu" and sparse.pays(model.n, model.m, active)
-    return "sparse" if pays else "dense"
+    if pays:
+        return "sparse"
+    return "mixed" if mixed.pays(model.n, model.m, active) else "dense"
 
 
 def _kind(model: ToyModel, world: Features) -> int:
     taken = way(model, world)
     if taken != "sparse":
-        return SMALL if taken == "small" else DENSE
+        return {"small": SMALL, "dense": DENSE, "mixed": MIXED}[taken]
     if isinstance(world.law, Finite):
         return POINTS
     active = float(world.probability.sum())
@@ -100,6 +104,8 @@ def _room(kind: int, n: int, m: int) -> int:
     """How many numbers a step works with beside the tile."""
     if kind == SMALL:
         return small.work_size(n, m)
+    if kind == MIXED:
+        return mixed.work_size(n, m)
     return dense.work_size(n, m) if kind == DENSE else sparse.work_size(n, m, kind == GRAM)
 
 
@@ -125,7 +131,7 @@ def _loop(kind: int) -> Callable[..., None]:
         rates, correction, losses = pace
         shape, flags, gradient, room = about
         length = small.length(shape[0]) if kind == SMALL else dense.TILE
-        entries = shape[0] * length if kind in (SPARSE, GRAM) else 0
+        entries = shape[0] * length if kind in (SPARSE, GRAM, MIXED) else 0
         tile = np.zeros(shape[0] * length, np.float32)
         slope = np.zeros(theta.shape[1], np.float32)
         work = np.empty(room, np.float32)
@@ -150,6 +156,8 @@ def _loop(kind: int) -> Callable[..., None]:
                         loss, drawn = _small_step(tile, work, filled, drawing, given, gradient)
                     elif kind == DENSE:
                         loss, drawn = _dense_step(tile, work, filled, drawing, given)
+                    elif kind == MIXED:
+                        loss, drawn = _mixed_step(tile, means, filled, drawing, given)
                     else:
                         loss, drawn = _sparse_step(tile, means, filled, drawing, given)
                 loss += add_empty(weights, slope, samples - drawn, recipe.importance, flags[1])
@@ -218,6 +226,26 @@ def _sparse_step(tile, means, filled, drawing, given):
         loss += sparse.add_gradient_rows(rows, work, weights, slope, importance, l1, shape, ways)
     sparse.finish(work, slope, shape, ways)
     return loss, filled
+
+
+@compiled
+def _mixed_step(tile, means, filled, drawing, given):
+    law, keys, scratch = drawing
+    work, lists, _ = means
+    weights, slope, importance, l1, shape, flags = given
+    mixed.prepare(work, weights, shape)
+    drawn, loss = 0, ZERO
+    while drawn < filled:
+        count = min(dense.TILE, filled - drawn)
+        width = (count + STEP - 1) // STEP * STEP
+        draws.draw_tile(tile, dense.TILE, (drawn, count, dense.TILE), law, keys, scratch)
+        sparse.gather(tile, count, shape[0], *lists)
+        loss += mixed.add_gradient(
+            tile, width, lists, work, weights, slope, importance, l1, shape, flags
+        )
+        drawn += width
+    mixed.finish(work, slope, shape)
+    return loss, drawn
 
 
 @compiled

@@ -30,22 +30,46 @@ def add_gradient(tile, width, work, theta, slope, importance, l1, shape, flags):
     relu, output relu, tied, absolute target). All arrays are flat float32.
     """
     n, m = shape
-    hidden_relu, output_relu, tied, absolute = flags
+    tied = flags[2]
     # Numbers rather than literals, each of which would have `product` and `dots` compiled again.
     zero, one, size = np.intp(0), np.intp(1), np.intp(width)
-    anew, onto = n > 0, n < 0
     decoder = zero if tied else n * m
-    bias = decoder + n * m
     h, dh, g = zero, m * size, 2 * m * size
     for i in range(0, n, BAND):
         features = (tile, i * size, size, min(BAND, n - i))
         product((work, h, size, i == 0), (theta, i * m, one, m), features, m, size)
+    loss = add_outputs((tile, size), size, work, theta, slope, importance, l1, shape, flags)
+    if tied:
+        both = one + one
+        dots((slope, zero, m), (work, g, tile, zero, both), (work, h, work, dh, size), n, m)
+    else:
+        dots((slope, decoder, m), (work, g, work, g, one), (work, h, work, h, size), n, m)
+        dots((slope, zero, m), (tile, zero, tile, zero, one), (work, dh, work, dh, size), n, m)
+    return loss
+
+
+@compiled(fastmath=FASTMATH)
+def add_outputs(inputs, size, work, theta, slope, importance, l1, shape, flags):
+    """From the hidden layer without its activation, in `work`, to all slopes by activations.
+
+    inputs = (tile, samples from row to row of it). `work` has h, slopes by h and slopes by
+    outputs behind one another, in rows of `size` samples. Adds the slopes of the bias; returns
+    the loss.
+    """
+    n, m = shape
+    tile, stride = inputs
+    hidden_relu, output_relu, tied, absolute = flags
+    zero, one = np.intp(0), np.intp(1)
+    anew, onto = n > 0, n < 0
+    decoder = zero if tied else n * m
+    bias = decoder + n * m
+    h, dh, g = zero, m * size, 2 * m * size
     loss = _activate(work, l1, m * size, hidden_relu)
     for i in range(0, n, BAND):
         at, rows, weights = g + i * size, min(BAND, n - i), decoder + i * m
         product((work, at, size, anew), (theta, weights, m, one), (work, h, size, m), rows, size)
         for r in range(rows):
-            output = (tile, (i + r) * size, theta[bias + i + r], importance[i + r])
+            output = (tile, (i + r) * stride, theta[bias + i + r], importance[i + r])
             here = at + r * size
             error, total = _output_slope(work, here, output, size, (output_relu, absolute))
             loss += error
@@ -54,12 +78,6 @@ def add_gradient(tile, width, work, theta, slope, importance, l1, shape, flags):
     if hidden_relu:
         for j in range(m * size):
             work[dh + j] = ZERO if work[h + j] <= ZERO else work[dh + j]
-    if tied:
-        both = one + one
-        dots((slope, zero, m), (work, g, tile, zero, both), (work, h, work, dh, size), n, m)
-    else:
-        dots((slope, decoder, m), (work, g, work, g, one), (work, h, work, h, size), n, m)
-        dots((slope, zero, m), (tile, zero, tile, zero, one), (work, dh, work, dh, size), n, m)
     return loss
 
 

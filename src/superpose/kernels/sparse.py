@@ -215,9 +215,9 @@ def prepare(work, theta, shape, flags):
     cleared = work[at.W_in_slope : at.zeros + at.width]
     for j in range(cleared.size):
         cleared[j] = ZERO
-    _copy_rows(work[at.W_in : at.W_in + n * at.width], theta, n, m)
+    copy_rows(work[at.W_in : at.W_in + n * at.width], theta, n, m)
     if not tied:
-        _copy_rows(work[at.W_out : at.W_out + n * at.width], weights, n, m)
+        copy_rows(work[at.W_out : at.W_out + n * at.width], weights, n, m)
     turned = work[at.turned : at.bias]
     for i in range(0, n, STEP):
         for k in range(m):
@@ -232,7 +232,7 @@ def prepare(work, theta, shape, flags):
 
 
 @inner(fastmath=FASTMATH)
-def _copy_rows(rows, weights, n, m):
+def copy_rows(rows, weights, n, m):
     """Rows of m numbers, one after the other, to rows with zeros behind."""
     width = rows.size // n
     for i in range(n):
@@ -373,17 +373,17 @@ def finish(work, slope, shape, flags):
     _, _, tied, _, gram = flags
     at = _layout(n, m, tied, gram)
     matrix = n * at.width
-    _add_rows(slope, work[at.W_in_slope : at.W_in_slope + matrix], n, m)
+    add_rows(slope, work[at.W_in_slope : at.W_in_slope + matrix], n, m)
     outputs = work[at.W_out_slope : at.W_out_slope + matrix]
     if not tied:
-        _add_rows(slope[n * m :], outputs, n, m)
+        add_rows(slope[n * m :], outputs, n, m)
     bias = slope[-n:]
     for i in range(n):
         bias[i] += outputs[i * at.width + m]
 
 
 @inner(fastmath=FASTMATH)
-def _add_rows(slope, rows, n, m):
+def add_rows(slope, rows, n, m):
     """Add rows with zeros behind to rows of m numbers, one after the other."""
     width = rows.size // n
     for i in range(n):
