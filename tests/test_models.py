@@ -150,3 +150,8 @@ def test_an_untied_network_names_its_matrices():
 def test_what_cannot_be_is_refused(arguments):
     with pytest.raises((ValueError, TypeError), match="ToyModel"):
         ToyModel(**arguments)
+
+
+def test_numbers_of_models_start_at_0():
+    with pytest.raises(ValueError, match="from 0 on"):
+        ToyModel(n=2, m=1).initial(0, -1)

@@ -18,6 +18,7 @@ _HOME = {
     "Plateau": "engine",
     "SAE": "unmix",
     "SAETraining": "unmix",
+    "Sweep": "sweep",
     "TopK": "unmix",
     "ToyModel": "models",
     "Training": "engine",
@@ -38,7 +39,16 @@ _HOME = {
     "superposition_test": "networks",
     "train": "engine",
 }
-_MODULES = ("geometry", "initialisation", "measures", "phases", "statistics", "theory", "unmix")
+_MODULES = (
+    "geometry",
+    "initialisation",
+    "measures",
+    "phases",
+    "statistics",
+    "sweep",
+    "theory",
+    "unmix",
+)
 
 __all__ = sorted([*_HOME, *_MODULES, "__version__"])  # pyright: ignore
 

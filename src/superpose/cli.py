@@ -3,22 +3,26 @@
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
+from rich.markup import escape
 
-from superpose import __version__
+from superpose import __version__, progress
 
 if TYPE_CHECKING:
     from superpose.experiments.configuration import Configuration
+    from superpose.sweep.configuration import SweepConfiguration
+    from superpose.sweep.run import Outcome
+    from superpose.sweep.store import Sweep
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 
-_errors = Console(stderr=True, highlight=False, soft_wrap=True)
 _output = Console(highlight=False, soft_wrap=True)
 
 app = App(
@@ -32,10 +36,15 @@ app = App(
 
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
+Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="")]
 
 
 class UsageError(Exception):
     """Something the user asked for cannot be; exit code 2."""
+
+
+class PartialError(Exception):
+    """Not all is done, and the same command may do the rest; exit code 3."""
 
 
 @contextmanager
@@ -58,7 +67,7 @@ def run(
     seed: int | None = None,
     show_config: Annotated[bool, Parameter(negative="")] = False,
     json_: AsJson = False,
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="")] = False,
+    quiet: Quiet = False,
 ) -> int:
     """The main job: from sparse features to named features, ending in one report.
 
@@ -93,8 +102,8 @@ def run(
     if labels is not None and activations is None:
         raise UsageError("--labels goes with --activations")
     settings, text = configuration.read_with_seed(config, seed)
-    with _notices(quiet or json_), _progress(quiet or json_) as progress:
-        findings = _main_job(settings, text, out, (activations, labels), progress)
+    with progress.notices(quiet or json_), progress.bars(quiet or json_) as tell:
+        findings = _main_job(settings, text, out, (activations, labels), tell)
     _print_findings(findings, out, json_, quiet)
     return DONE
 
@@ -104,7 +113,7 @@ def _main_job(
     text: str,
     out: Path,
     arrays: tuple[Path | None, Path | None],
-    progress: "Reporter",
+    tell: progress.Reporter,
 ) -> list[str]:
     from superpose import engine, records
     from superpose.experiments import main, network
@@ -114,7 +123,7 @@ def _main_job(
     with _as_asked():
         engine.threads()
         own = network.own_arrays(activations, labels) if activations else None
-    main.run(settings, text, out, own=own, progress=progress)
+    main.run(settings, text, out, own=own, progress=tell)
     words = ["superpose", "run", "config.toml"]
     words += ["--activations", str(activations)] if activations else []
     words += ["--labels", str(labels)] if labels else []
@@ -123,10 +132,126 @@ def _main_job(
         return json.loads((out / "findings.json").read_text("utf-8"))["findings"]
     records.unseal(out)
     records.write_json(out / "provenance.json", provenance)
-    progress("report", 0, 1)
+    tell("report", 0, 1)
     findings = story.write(out)
-    progress("report", 1, 1)
+    tell("report", 1, 1)
     return findings
+
+
+@app.command
+def sweep(
+    config: Path | None = None,
+    /,
+    *,
+    out: str = "superpose-sweep",
+    seed: int | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    executor: Literal["local", "ray", "here"] = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    json_: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Train every model of a plan, on this machine or many, and lose none.
+
+    What is done stays done: run the same command again after an interruption, on this machine or
+    beside another that is at it, and it does the rest. Ctrl-C once finishes the shards in
+    training, twice stops. Exit code 3 says that models are missing: run it again.
+
+    Parameters
+    ----------
+    config
+        A TOML file with the plan; without it, the sweep in --out goes on.
+    out
+        The folder of the sweep, or its URL on object storage.
+    seed
+        The seed of everything, in place of the configuration's.
+    dry_run
+        Print models, shards, time, bytes and cost, and stop.
+    executor
+        "local": processes on this machine. "ray": a cluster. "here": this process alone.
+    workers
+        Processes at a time; where not given, one for each core.
+    address
+        The address of the Ray cluster; where not given, one is started on this machine.
+    json_
+        Print the outcome as JSON on standard output.
+    quiet
+        No progress and no summary.
+    """
+    from superpose.sweep.executors import executor_of
+    from superpose.sweep.run import run as carry_on
+
+    with _as_asked():
+        chosen = executor_of(executor, workers, address)
+    with progress.notices(quiet or json_), _resumable():
+        if dry_run:
+            return _dry_run(_settings(config, seed, out), workers, json_)
+        found = _sweep(config, seed, out, workers)
+        with progress.bars(quiet or json_) as tell, _as_asked():
+            outcome = carry_on(found, chosen, partial(tell, "models"))
+    return _print_outcome(outcome, out, json_, quiet)
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """A folder that cannot be read or written is mended by others; the sweep can then go on."""
+    from superpose.records import RecordError
+
+    try:
+        yield
+    except RecordError as error:
+        if error.__cause__ is None:
+            raise
+        raise PartialError(f"{error}; then run the same command again") from error
+
+
+def _sweep(config: Path | None, seed: int | None, out: str, workers: int | None = None) -> "Sweep":
+    """The sweep of a folder, made there where there is none."""
+    from superpose.sweep.store import Sweep
+
+    if config is not None:
+        return Sweep.create(out, _settings(config, seed, out), cores=workers)
+    if seed is not None:
+        raise UsageError("--seed goes with a configuration; the sweep in --out has its own")
+    return Sweep.open(out)
+
+
+def _settings(config: Path | None, seed: int | None, out: str) -> "SweepConfiguration":
+    from superpose.sweep import configuration
+
+    if config is None:
+        return _sweep(None, seed, out).plan.configuration
+    values = configuration.read_toml(config)
+    return configuration.parse(values | ({} if seed is None else {"seed": seed}), str(config))
+
+
+def _dry_run(settings: "SweepConfiguration", workers: int | None, as_json: bool) -> int:
+    from superpose.sweep import words
+
+    found = words.estimates(settings, workers)
+    if as_json:
+        print(json.dumps(words.describe_estimates(found)))
+    else:
+        for name, said in words.estimate_lines(found):
+            _output.print(f"{name:<7} {said}", markup=False)
+    return DONE
+
+
+def _print_outcome(outcome: "Outcome", where: str, as_json: bool, quiet: bool) -> int:
+    from superpose.sweep import words
+
+    if as_json:
+        print(json.dumps(words.describe_outcome(outcome, where)))
+    else:
+        for line in words.troubles(outcome):
+            progress.errors.print(f"superpose: {line}", markup=False)
+        if not quiet:
+            done = f"{outcome.models:,} of {outcome.planned:,} models are in {where}"
+            _output.print(done, markup=False)
+    if not outcome.missing:
+        return DONE
+    return PARTIAL if outcome.resumable else FAILED
 
 
 @app.command
@@ -147,27 +272,38 @@ def report(folder: Path, /, *, json_: AsJson = False) -> int:
 
 
 @app.command
-def verify(folder: Path, /, *, json_: AsJson = False) -> int:
+def verify(
+    folder: str,
+    /,
+    *,
+    reindex: Annotated[bool, Parameter(negative="")] = False,
+    json_: AsJson = False,
+) -> int:
     """Check every file of a result folder against its digest; exit code 1 where one has changed.
 
     Parameters
     ----------
     folder
-        A folder of results.
+        A folder of results, a sweep, or a sweep's URL such as s3://bucket/sweep.
+    reindex
+        Write the indices of sweeps anew, and remove what killed attempts left an hour ago or more.
     json_
         Print the problems as JSON on standard output.
     """
-    from superpose import records
+    from superpose.sweep import verification
 
-    problems = records.verify(folder)
+    found = verification.verify(folder, reindex=reindex)
     if json_:
-        print(json.dumps({"folder": str(folder), "problems": problems}))
-    else:
-        for problem in problems:
-            _errors.print(f"[red]damaged[/] {problem}")
-        if not problems:
-            _output.print(f"{folder}: every file is as it was written")
-    return FAILED if problems else DONE
+        said = {"folder": folder, "problems": found.problems, "leftovers": found.leftovers}
+        print(json.dumps(said))
+        return FAILED if found.problems else DONE
+    for problem in found.problems:
+        progress.errors.print(f"[red]damaged[/] {escape(problem)}")
+    for leftover in found.leftovers:
+        progress.errors.print(f"left by an attempt that was killed, never read: {escape(leftover)}")
+    if not found.problems:
+        _output.print(f"{folder}: every file is as it was written", markup=False)
+    return FAILED if found.problems else DONE
 
 
 @app.command
@@ -207,96 +343,11 @@ def _print_findings(findings: list[str], out: Path, as_json: bool, quiet: bool) 
         _output.print(f"Report: {page}", markup=False)
 
 
-Reporter = Callable[[str, int, int], None]
-
-
-@contextmanager
-def _notices(quiet: bool) -> Iterator[None]:
-    """Show what the library has to say, such as that it compiles, unless quiet."""
-    import logging
-
-    class Notices(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            _errors.print(record.getMessage(), markup=False)
-
-    logger, notices = logging.getLogger("superpose"), Notices(logging.INFO)
-    before = logger.level
-    if not quiet:
-        logger.setLevel(logging.INFO)
-        logger.addHandler(notices)
-    try:
-        yield
-    finally:
-        logger.removeHandler(notices)
-        logger.setLevel(before)
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Reporter]:
-    """Bars with rate and time left on a terminal, plain lines elsewhere, nothing when quiet."""
-    if quiet:
-        yield lambda stage, done, total: None
-    elif _errors.is_terminal:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            ProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-        from rich.text import Text
-
-        class Rate(ProgressColumn):
-            def render(self, task: Any) -> Text:
-                return Text(f"{task.speed:.2g}/s" if task.speed else "")
-
-        with Progress(
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            Rate(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=_errors,
-        ) as bars:
-            tasks: dict[str, Any] = {}
-
-            def show(stage: str, done: int, total: int) -> None:
-                if stage not in tasks:
-                    tasks[stage] = bars.add_task(stage, total=total)
-                bars.update(tasks[stage], completed=done, total=total)
-
-            yield show
-    else:
-        yield _plain_lines()
-
-
-def _plain_lines(every: float = 5.0) -> Reporter:
-    from time import monotonic
-
-    started: dict[str, float] = {}
-    last: dict[str, float] = {}
-
-    def show(stage: str, done: int, total: int) -> None:
-        now = monotonic()
-        started.setdefault(stage, now)
-        if done < total and now - last.get(stage, 0.0) < every:
-            return
-        last[stage] = now
-        spent = now - started[stage]
-        left = f", {spent / done * (total - done):.0f} s left" if 0 < done < total else ""
-        rate = f", {done / spent:.2f}/s" if spent > 0 and done else ""
-        _errors.print(f"{stage}: {done} of {total}{rate}{left}", markup=False)
-
-    return show
-
-
 def main() -> None:
     """Run the command line; every foreseen failure is one sentence and an exit code."""
     try:
-        code = app(exit_on_error=False, print_error=False, result_action="return_value")
+        told = {"exit_on_error": False, "print_error": False, "result_action": "return_value"}
+        code = app(sys.argv[1:], **told)
         sys.exit(code if isinstance(code, int) else DONE)
     except CycloptsError as error:
         _fail(str(error), USAGE)
@@ -304,14 +355,16 @@ def main() -> None:
         _fail("interrupted; run the same command again to go on", INTERRUPTED)
     except UsageError as error:
         _fail(str(error), USAGE)
+    except PartialError as error:
+        _fail(str(error), PARTIAL)
     except Exception as error:
         _fail(*_foreseen(error))
 
 
 def _foreseen(error: Exception) -> tuple[str, int]:
     """The sentence and exit code of a failure that users can cause; others are raised again."""
-    from superpose.experiments.configuration import ConfigurationError
     from superpose.records import RecordError
+    from superpose.sweep.sections import ConfigurationError
 
     if isinstance(error, ConfigurationError):
         return str(error), USAGE
@@ -323,7 +376,7 @@ def _foreseen(error: Exception) -> tuple[str, int]:
 
 
 def _fail(sentence: str, code: int) -> None:
-    _errors.print(f"superpose: {sentence}", markup=False)
+    progress.errors.print(f"superpose: {sentence}", markup=False)
     sys.exit(code)
 
 

@@ -135,8 +135,10 @@ class ToyModel:
     def initial(self, seed: int, run: int) -> tuple[Float[Tensor, "..."], ...]:
         """The parameters at step 0, float32, in the order of `shapes`: a function of (seed, run).
 
-        Raises ValueError where `init` was given weights for fewer runs.
+        Raises ValueError for negative numbers, and where `init` was given weights for fewer runs.
         """
+        if seed < 0 or run < 0:
+            raise ValueError(f"initial(seed={seed}, run={run}): whole numbers from 0 on")
         rng = np.random.Generator(np.random.Philox(key=np.array([seed, run], np.uint64)))
         return tuple(torch.from_numpy(drawn) for drawn in self.init.draw(self.shapes, rng, run))
 

@@ -232,6 +232,15 @@ def test_runs_over_worlds_join():
     _same(sp.engine.stack(parts), sp.train(PENTAGON, [WORLD, WORLDS["unequal"]], KEPT, runs=2))
     with pytest.raises(ValueError, match="differ"):
         sp.engine.stack([parts[0], sp.train(PENTAGON, [WORLD], SHORT, runs=2)])
+    with pytest.raises(ValueError, match="how many models"):
+        sp.engine.stack([parts[0], sp.train(PENTAGON, [WORLD], KEPT, runs=3)])
+    with pytest.raises(ValueError, match="nothing to join"):
+        sp.engine.stack([])
+
+
+def test_runs_of_one_world_join():
+    parts = [sp.train(PENTAGON, world, KEPT, runs=2) for world in (WORLD, WORLDS["unequal"])]
+    _same(sp.engine.stack(parts), sp.train(PENTAGON, [WORLD, WORLDS["unequal"]], KEPT, runs=2))
 
 
 def test_a_module_computes_what_the_definition_does(stack):

@@ -259,13 +259,14 @@ def test_progress_counts_models_up_to_the_last():
 
 
 def test_an_interruption_ends_training_soon():
-    endless = dataclasses.replace(SHORT, steps=300_000)
+    # Many minutes of steps, of which no machine does a tenth in the time allowed.
+    endless = dataclasses.replace(SHORT, steps=1_000_000)
     timer = Timer(0.3, _thread.interrupt_main)
     begun = time.monotonic()
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         sp.train(PENTAGON, WORLDS[0], endless, runs=2, backend="torch")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
 
 
 @pytest.mark.parametrize(
@@ -278,6 +279,8 @@ def test_an_interruption_ends_training_soon():
         ({"seed": 2**32}, r"seed=4294967296.*below 2\*\*32"),
         ({"restarts": 0}, "restarts=0"),
         ({"world": sp.Features(n=5, p=1e-10)}, r"p=1e-10.*at least 2\*\*-31"),
+        ({"world": sp.Features(n=5, importance=[1e30] * 5)}, "importance of 1e.30.*float32"),
+        ({"world": sp.Features(n=5, amplitude=sp.Constant(1e30))}, "amplitude of 1e.30.*float32"),
     ],
 )
 def test_bad_arguments_name_the_law(arguments, message):

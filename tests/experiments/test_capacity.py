@@ -1,4 +1,8 @@
 import math
+import os
+import signal
+import tempfile
+from dataclasses import replace
 from itertools import combinations, product
 
 import numpy as np
@@ -10,9 +14,12 @@ from scipy.special import betainc
 
 import superpose as sp
 from superpose import figures
+from superpose.engine import Plateau, Training
 from superpose.experiments import capacity
-from superpose.experiments.capacity import RandomCodes, TrainedModels
+from superpose.experiments.capacity import RandomCodes, TrainedModels, training
 from superpose.figures.capacity import capacity_regimes
+from superpose.records import RecordError
+from superpose.sweep import ConfigurationError, work
 from superpose.theory.capacity import relu_capacity
 
 QUICK = RandomCodes(
@@ -202,12 +209,12 @@ def test_a_kissing_arrangement_leaves_the_default_error(W, m):
 def test_training_is_searched_until_the_error_is_crossed(monkeypatch):
     asked = []
 
-    def loss(config, law, n, m, seed):
+    def loss(config, law, n, m, seed, folder):
         asked.append(n)
         # Run 0 does a little better than run 1; both cross the error at 2^m and 2^m / 1.1.
         return config.error * (1 + np.log([n / 2**m, 1.1 * n / 2**m]))
 
-    monkeypatch.setattr(capacity, "relative_loss", loss)
+    monkeypatch.setattr(training, "relative_loss", loss)
     config = TrainedModels(one=(4, 2, 6), expected=(), linear=(), limit=40)
     steps = []
     rows = capacity.trained_models(config, progress=lambda *step: steps.append(step)).to_pylist()
@@ -219,6 +226,113 @@ def test_training_is_searched_until_the_error_is_crossed(monkeypatch):
     # 2^6 lies beyond the limit.
     assert math.isnan(found[6, 0])
     assert max(asked) <= 40
+
+
+# So lax an error that a search ends with the first size: three sweeps in all.
+RECIPE = Training(steps=30, lr=0.02)
+LAX = TrainedModels(
+    one=(2,), expected=(2,), linear=(2,), ratio=3, error=0.99, limit=6, training=RECIPE, runs=2
+)
+EVERY_FIELD = Training(
+    steps=20,
+    batch=256,
+    lr=(1e-3, 2e-3),
+    weight_decay=0.0,
+    schedule="linear",
+    warmup=2,
+    final=0.1,
+    l1=0.01,
+    snapshots=(0, 10),
+    stop=Plateau(window=10, patience=1),
+)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """The shards trained, each by its model and number of worlds."""
+    found, train = [], work.train
+
+    def counted(model, worlds, *rest, **named):
+        found.append((model.n, model.m, len(worlds)))
+        return train(model, worlds, *rest, **named)
+
+    monkeypatch.setattr(work, "train", counted)
+    return found
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, EVERY_FIELD], ids=["plain", "every field"])
+@pytest.mark.parametrize("kept", [False, True])
+def test_models_are_those_of_the_engine_to_the_bit(tmp_path, kept, recipe):
+    folder = tmp_path / "models" if kept else None
+    config = TrainedModels(linear=(2,), ratio=3, one=(), expected=(), training=recipe, runs=2)
+    model = sp.ToyModel(n=6, m=2)
+    for law, world in (
+        ("exactly k", sp.Features.exactly_one(6)),
+        ("expected k", sp.Features(n=6, p=1 / 6)),
+    ):
+        loss = sp.train(model, world, recipe, runs=2, seed=5).loss.numpy() * 3
+        found = capacity.relative_loss(config, law, 6, 2, seed=5, folder=folder)
+        np.testing.assert_array_equal(found, loss)
+    worlds = [sp.Features(n=6, p=p) for p in config.densities]
+    W = sp.train(model, worlds, recipe, runs=2, seed=5).W.double()
+    rows = capacity.trained_models(config, seed=5, folder=folder).to_pylist()
+    learned = W.square().sum((-2, -1)).flatten().tolist()
+    assert [row["n"] for row in rows] == learned
+    assert [row["value"] for row in rows] == [0.1, 0.1, 0.05, 0.05]
+
+
+def test_what_is_kept_is_not_trained_again(tmp_path, trainings):
+    found = capacity.trained_models(LAX, folder=tmp_path)["n"]
+    assert trainings == [(6, 2, 1), (6, 2, 1), (6, 2, 2)]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["exactly-k-m2-n6", "expected-k-m2-n6", "fixed-p-m2-n6"]
+    again = capacity.trained_models(LAX, folder=str(tmp_path))["n"]
+    assert len(trainings) == 3
+    # Without a folder the models are the same, trained each time.
+    anew = capacity.trained_models(LAX)["n"]
+    assert len(trainings) == 6
+    np.testing.assert_array_equal(again, found)
+    np.testing.assert_array_equal(anew, found)
+
+
+def test_interrupted_it_goes_on_where_it_stopped(tmp_path, trainings, monkeypatch):
+    whole = capacity.trained_models(LAX)["n"]
+    trainings.clear()
+    train = work.train
+
+    def interrupted(*given, **named):
+        if len(trainings) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return train(*given, **named)
+
+    monkeypatch.setattr(work, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        capacity.trained_models(LAX, folder=tmp_path)
+    assert len(trainings) == 2  # what was in training was finished
+    found = capacity.trained_models(LAX, folder=tmp_path)["n"]
+    assert len(trainings) == 3
+    np.testing.assert_array_equal(found, whole)
+
+
+def test_a_folder_holds_the_models_of_one_seed_and_recipe(tmp_path):
+    capacity.relative_loss(LAX, "exactly k", 6, 2, folder=tmp_path)
+    with pytest.raises(ConfigurationError, match="seed"):
+        capacity.relative_loss(LAX, "exactly k", 6, 2, seed=1, folder=tmp_path)
+    other = replace(LAX, training=Training(steps=31, lr=0.02))
+    with pytest.raises(ConfigurationError, match="training"):
+        capacity.relative_loss(other, "exactly k", 6, 2, folder=tmp_path)
+
+
+def test_a_folder_that_cannot_be_one_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecordError, match="file"):
+        capacity.relative_loss(LAX, "exactly k", 6, 2, folder=tmp_path / "file")
+
+
+def test_without_a_folder_nothing_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    capacity.relative_loss(LAX, "exactly k", 6, 2)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -253,12 +367,12 @@ def test_what_cannot_be_is_refused(make, message):
 
 def test_the_whole_and_its_figure(monkeypatch):
     monkeypatch.setattr(
-        capacity, "relative_loss", lambda config, law, n, m, seed: np.log([n, n]) / (2 * m)
+        training, "relative_loss", lambda config, law, n, m, *rest: np.log([n, n]) / (2 * m)
     )
-    monkeypatch.setattr(capacity, "_learned", lambda config, m, seed: np.full((2, 2), 5.0 * m))
+    monkeypatch.setattr(training, "_learned", lambda config, m, *rest: np.full((2, 2), 5.0 * m))
     steps = []
-    trained = TrainedModels(one=(2, 3, 4), expected=(2, 3), linear=(2, 3, 4), runs=2)
-    found = capacity.capacity(QUICK, trained, progress=lambda *step: steps.append(step))
+    few = TrainedModels(one=(2, 3, 4), expected=(2, 3), linear=(2, 3, 4), runs=2)
+    found = capacity.capacity(QUICK, few, progress=lambda *step: steps.append(step))
     assert steps == [(i, 14) for i in range(1, 15)]
     assert set(found.points["law"].to_pylist()) == set(capacity.LAWS)
     linear = [

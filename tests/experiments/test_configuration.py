@@ -1,14 +1,22 @@
 import pytest
 
 from superpose.experiments import configuration
+from superpose.sweep import Plan
+
+
+def _densities(section):
+    """The densities of a section's plan, cell by cell."""
+    plan = Plan(section.sweep(0), sizes=(section.runs,))
+    return [plan.cell(number).world.p for number in range(plan.cells)]
 
 
 def test_the_default_is_the_papers_sweep():
     pack = configuration.read().pack
     assert (pack.n, pack.m, pack.runs, pack.steps, pack.batch) == (20, 5, 10, 10_000, 1024)
-    assert len(pack.worlds) == 30
-    assert pack.worlds[0].p == 1.0
-    assert pack.worlds[-1].p == pytest.approx(0.01)
+    worlds = _densities(pack)
+    assert len(worlds) == 30
+    assert worlds[0] == 1.0
+    assert worlds[-1] == pytest.approx(0.01)
 
 
 def test_what_a_file_leaves_out_keeps_its_default(tmp_path):
@@ -16,7 +24,7 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path):
     path.write_text("[pack]\nruns = 3\nsparsities = [1.0, 10.0]\n")
     pack = configuration.read(path).pack
     assert pack.runs == 3
-    assert [world.p for world in pack.worlds] == [1.0, 0.1]
+    assert _densities(pack) == [1.0, 0.1]
     assert pack.n == 20
 
 

@@ -77,7 +77,9 @@ def test_a_sweep_in_parts_equals_the_sweep_at_once(tmp_path):
     section = SweepSection(n=4, m=2, densities=(1.0, 0.3), runs=2, steps=50, batch=64)
     seen = []
     whole = packing.pack(section, 5, tmp_path / "models", lambda *at: seen.append(at))
-    once = sp.train(section.model, section.worlds, section.training, runs=2, seed=5)
+    model, recipe = sp.ToyModel(n=4, m=2), sp.Training(steps=50, batch=64)
+    worlds = [sp.Features(n=4, p=p) for p in (1.0, 0.3)]
+    once = sp.train(model, worlds, recipe, runs=2, seed=5)
     assert torch.equal(whole.W, once.W)
     assert torch.equal(whole.loss, once.loss)
     assert seen[-1] == (4, 4)

@@ -14,6 +14,9 @@ from superpose.engine.training import Training
 from superpose.features import Features, Finite
 from superpose.models import ToyModel
 
+_LARGEST = 1e18
+"""Of importances and amplitudes: squared they still fit float32."""
+
 
 def train(
     model: ToyModel | nn.Module,
@@ -118,6 +121,13 @@ def _check_world(world: Features, n: int) -> None:
         raise ValueError(
             f"train: the world has p={p:g}, but a draw has 31 bits; give p of at least 2**-31"
         )
+    size = getattr(world.amplitude, "scale", getattr(world.amplitude, "value", 1.0))
+    for name, most in (("importance", world.importances.max()), ("amplitude", size)):
+        if most > _LARGEST:
+            raise ValueError(
+                f"train: the world has an {name} of {most:g}, whose losses are no float32 numbers; "
+                f"keep it below {_LARGEST:g}"
+            )
 
 
 def _backend(model: ToyModel | nn.Module, training: Training, backend: str) -> str:

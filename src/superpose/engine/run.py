@@ -279,21 +279,19 @@ def finished(job: Job, axes: tuple[int, ...], progress: Progress | None) -> Run:
 def stack(runs: Sequence[Run]) -> Run:
     """Join runs over worlds, trained alike, into one over all their worlds.
 
-    Raises ValueError for runs that differ in anything but their worlds.
+    A run of one world without an axis for it counts as one over it. Raises ValueError where
+    there are none, and for runs that differ in anything but their worlds.
     """
+    if not runs:
+        raise ValueError("stack: there is nothing to join; give at least one run")
+    runs = [_over_worlds(run) for run in runs]
     first = runs[0]
     for run in runs:
-        if run.loss.ndim < 2:
-            raise ValueError(
-                "stack: train each run on a list of worlds, which has an axis for them"
-            )
-        if (run.model, run.training, run.seed, run.kernel) != (
-            first.model,
-            first.training,
-            first.seed,
-            first.kernel,
-        ):
-            raise ValueError("stack: the runs differ in model, training, seed or kernel")
+        for name in ("model", "training", "seed", "kernel", "processor"):
+            if getattr(run, name) != getattr(first, name):
+                raise ValueError(f"stack: the runs differ in {name}")
+        if run.loss.shape[1:] != first.loss.shape[1:]:
+            raise ValueError("stack: the runs differ in how many models they have of a world")
     return replace(
         first,
         worlds=tuple(world for run in runs for world in run.worlds),
@@ -302,6 +300,18 @@ def stack(runs: Sequence[Run]) -> Run:
         snapshots=Snapshots(
             first.snapshots.steps, concatenate([run.snapshots.state for run in runs], 1)
         ),
+    )
+
+
+def _over_worlds(run: Run) -> Run:
+    if run.loss.ndim > 1:
+        return run
+    snapshots = run.snapshots.state.map(lambda array: array[:, None])
+    return replace(
+        run,
+        index=run.index[None],
+        state=run.state.map(lambda array: array[None]),
+        snapshots=Snapshots(run.snapshots.steps, snapshots),
     )
 
 

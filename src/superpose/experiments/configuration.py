@@ -2,17 +2,15 @@
 
 import re
 import tomllib
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from superpose.engine import Training
-from superpose.features import Features
-from superpose.models import ToyModel
+from superpose.sweep.configuration import SweepConfiguration, parse
+from superpose.sweep.sections import ConfigurationError, Section, read_toml, sentence
 
 # Strict: `true` and 1e3 are no counts. A draw has 32 bits, and so has a seed.
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -21,16 +19,10 @@ Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 Probability = Annotated[float, Field(ge=2**-32, le=1)]
 Sparsity = Annotated[float, Field(ge=1, le=2**32)]
 
-
-class ConfigurationError(ValueError):
-    """One sentence for the user: which key, which value, which law, what to do."""
+_TRAINING = ("steps", "batch", "lr", "weight_decay", "schedule")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class LogRange(_Section):
+class LogRange(Section):
     """`count` densities from `start` to `stop`, log-spaced."""
 
     start: Probability
@@ -38,7 +30,7 @@ class LogRange(_Section):
     count: Count
 
 
-class SweepSection(_Section):
+class SweepSection(Section):
     """A sweep of toy models over density: `densities` p, or `sparsities` 1/p."""
 
     n: Count
@@ -71,32 +63,25 @@ class SweepSection(_Section):
             return np.geomspace(ends.start, ends.stop, ends.count).tolist()
         return np.asarray(self.densities or 1.0 / np.asarray(self.sparsities)).tolist()
 
-    @property
-    def worlds(self) -> list[Features]:
-        """The worlds of the sweep, from dense to sparse."""
-        return [
-            Features(n=self.n, p=p, importance=self.importance)
-            for p in sorted(self._axis(), reverse=True)
-        ]
+    def sweep(self, seed: int) -> SweepConfiguration:
+        """The plan of it, from dense to sparse worlds, written world by world.
 
-    @property
-    def model(self) -> ToyModel:
-        """The model to train."""
-        return ToyModel(n=self.n, m=self.m)
-
-    @property
-    def training(self) -> Training:
-        """How to train it."""
-        return Training(
-            steps=self.steps,
-            batch=self.batch,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
+        Raises ConfigurationError where its values do not suit each other.
+        """
+        return parse(
+            {
+                "seed": seed,
+                "seeds": self.runs,
+                "model": {"n": self.n, "m": self.m},
+                "world": {"importance": self.importance},
+                "training": {name: getattr(self, name) for name in _TRAINING},
+                "axes": {"world.p": sorted(self._axis(), reverse=True)},
+                "shards": {"models": self.runs},
+            }
         )
 
 
-class UnmixSection(_Section):
+class UnmixSection(Section):
     """Sparse autoencoders on the hidden activations of chosen models."""
 
     samples: Count = 300_000
@@ -107,7 +92,7 @@ class UnmixSection(_Section):
     l1: Annotated[float, Field(gt=0)] = 0.4
 
 
-class NetworkSection(_Section):
+class NetworkSection(Section):
     """A network trained on handwritten digits, and the autoencoders on its hidden layer."""
 
     hidden: Count = 32
@@ -115,7 +100,7 @@ class NetworkSection(_Section):
     seeds: Count = 3
 
 
-class Configuration(_Section):
+class Configuration(Section):
     """Everything that determines the results of the main job."""
 
     seed: Seed = 0
@@ -138,15 +123,7 @@ def read(path: str | Path | None = None) -> Configuration:
     default = tomllib.loads(default_text())
     if path is None:
         return _checked(default, "the default configuration")
-    try:
-        given = tomllib.loads(Path(path).read_text("utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(f"{path}: no such file; give the path of a TOML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: cannot be read ({error})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
-    return _checked(_merged(default, given), str(path))
+    return _checked(_merged(default, read_toml(path)), str(path))
 
 
 def read_with_seed(path: str | Path | None, seed: int | None) -> tuple[Configuration, str]:
@@ -195,42 +172,9 @@ def _checked(values: dict[str, Any], source: str) -> Configuration:
         configuration = Configuration.model_validate(values)
         # What the types cannot say (lengths, sizes) the objects themselves check.
         for section in (configuration.pack, configuration.uniform):
-            _ = section.worlds, section.model, section.training
+            section.sweep(configuration.seed)
     except ValidationError as error:
-        raise ConfigurationError(f"{source}: {_sentence(error)}") from None
+        raise ConfigurationError(f"{source}: {sentence(error, Configuration)}") from None
     except ValueError as error:
         raise ConfigurationError(f"{source}: {error}") from None
     return configuration
-
-
-def _sentence(error: ValidationError) -> str:
-    # Where a value may have several forms, the form it came closest to has the longest path.
-    first = max(error.errors(), key=lambda one: len(one["loc"]))
-    path = [str(part) for part in first["loc"]]
-    if first["type"] != "extra_forbidden":
-        key = ".".join(part for part in path if _is_key(part))
-        if first["type"] == "value_error":
-            return f"{key}: {first['msg'].removeprefix('Value error, ')}"
-        return f"{key} = {first['input']!r}: {first['msg']}"
-    known = list(_section(path).model_fields)
-    close = get_close_matches(path[-1], known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-    return f"unknown key {'.'.join(path)!r}; {hint}"
-
-
-def _is_key(part: str) -> bool:
-    # Pydantic also puts the names of types into the path.
-    return part.isdigit() or (part.isidentifier() and part.islower())
-
-
-def _section(path: list[str]) -> type[BaseModel]:
-    section: Any = Configuration
-    for part in path[:-1]:
-        field = section.model_fields.get(part)
-        if field is None:
-            break
-        inner = field.annotation
-        if not isinstance(inner, type) or not issubclass(inner, BaseModel):
-            break
-        section = inner
-    return section

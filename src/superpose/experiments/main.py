@@ -1,7 +1,8 @@
 """The main job: pack, see, un-mix, then the same on a real network, into one folder.
 
-Every stage leaves a record that says what it was made from; a stage whose record is sound and was
-made from the same is not computed again. So an interrupted job goes on where it stopped.
+The models are two sweeps, and every other stage leaves a record that says what it was made from; a
+stage whose record is sound and was made from the same is not computed again. So an interrupted job
+goes on where it stopped.
 """
 
 import json
@@ -16,6 +17,7 @@ from superpose import records
 from superpose.experiments import network, packing, unmixing
 from superpose.experiments.configuration import Configuration, ConfigurationError, read
 from superpose.kernels import cpu, streams
+from superpose.sweep.stages import stage
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total) as a stage goes on."""
@@ -76,14 +78,8 @@ def run(
 def _stage(
     folder: Path, made_from: dict[str, Any], make: Callable[[Path, dict[str, Any]], object]
 ) -> None:
-    made_from = made_from | {"kernel": cpu.VERSION, "superpose": version("superpose")}
     try:
-        if records.load(folder).about["made_from"] == made_from:
-            return
-    except (records.RecordError, KeyError):
-        pass
-    try:
-        make(folder, made_from)
+        stage(folder, made_from, make)
     except ValueError as error:
         raise ValueError(f"{folder.name}: {error}") from error
 

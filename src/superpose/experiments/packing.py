@@ -4,7 +4,6 @@ Must show: nothing in superposition in the dense worlds, its onset with an inter
 the least important represented features in antipodal pairs first.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,74 +11,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from superpose import engine, geometry, measures, phases, records
+from superpose import geometry, measures, phases, records
 from superpose.engine import Run
 from superpose.experiments.configuration import SweepSection
-from superpose.features import Features
-from superpose.kernels import cpu
+from superpose.experiments.models import Progress, trained
 from superpose.statistics import Interval, mean_interval
 
-Progress = Callable[[int, int], None]
 
-
-def pack(sweep: SweepSection, seed: int, folder: Path, progress: Progress | None = None) -> Run:
-    """Train the sweep, or read what is already there; `folder` then holds the whole run.
-
-    The models of each density are kept in a hidden folder until all are done, so an interrupted
-    sweep goes on where it stopped.
-    """
-    worlds, runs = sweep.worlds, range(sweep.runs)
-    done = _kept(folder, sweep, worlds, seed)
-    total = len(worlds) * sweep.runs
-    if done is not None:
-        return done
-    parts = []
-    for i, world in enumerate(worlds):
-        part = folder.parent / f".{folder.name}-{i:03d}"
-        run = _kept(part, sweep, [world], seed)
-        if run is None:
-            run = engine.train(
-                sweep.model,
-                [world],
-                sweep.training,
-                runs=runs,
-                seed=seed,
-                progress=_shifted(progress, i * sweep.runs, total),
-            )
-            run.save(part)
-        elif progress:
-            progress((i + 1) * sweep.runs, total)
-        parts.append(run)
-    whole = engine.stack(parts)
-    whole.save(folder)
-    for i in range(len(worlds)):
-        records.remove(folder.parent / f".{folder.name}-{i:03d}")
-    return whole
-
-
-def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    return (lambda done, _: progress(before + done, total)) if progress else None
-
-
-def _kept(folder: Path, sweep: SweepSection, worlds: list[Features], seed: int) -> Run | None:
-    """The run in a folder if it is sound and just the one that would be trained."""
-    try:
-        run = engine.load(folder)
-    except records.RecordError:
-        return None
-    same = (
-        run.model == sweep.model
-        and run.worlds == tuple(worlds)
-        and run.training == sweep.training
-        and run.seed == seed
-        and run.kernel == cpu.VERSION
-        and np.array_equal(run.index[0], np.arange(sweep.runs))
-    )
-    return run if same else None
+def pack(section: SweepSection, seed: int, folder: Path, progress: Progress | None = None) -> Run:
+    """Train the sweep of a section, or what of it `folder` does not hold yet."""
+    return trained(folder, section.sweep(seed), progress)
 
 
 def see(run: Run, folder: Path, made_from: dict[str, Any]) -> phases.Phases:
-    """Find the phases and shapes of a sweep; tables and findings go to a record.
+    """Find the phases and shapes of a sweep; tables, findings and best models go to a record.
 
     Run numbers of which a model diverged are left out and named. Raises ValueError when none is
     left.
@@ -88,7 +33,7 @@ def see(run: Run, folder: Path, made_from: dict[str, Any]) -> phases.Phases:
     if not run.index.size:
         raise ValueError("every run of the sweep diverged; lower lr in the configuration")
     features = run.table("features")
-    found = phases.find(features)
+    found, best = phases.find(features), run.best()
     left_out = sorted(set(trained.index.ravel().tolist()) - set(run.index.ravel().tolist()))
     records.save(
         folder,
@@ -103,6 +48,11 @@ def see(run: Run, folder: Path, made_from: dict[str, Any]) -> phases.Phases:
                 *found.notes,
                 *([f"runs {left_out} diverged and were left out"] if left_out else []),
             ],
+        },
+        arrays={
+            "W": best.W[:, 0].numpy(),
+            "b": best.b[:, 0].numpy(),
+            "p": np.array([world.probability.mean() for world in run.worlds]),
         },
         tables={
             "models": run.table(),

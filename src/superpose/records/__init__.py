@@ -158,18 +158,21 @@ def load(folder: PathLike, kind: str | None = None) -> Record:
     return Record(folder, manifest["kind"], manifest["about"], arrays, tables)
 
 
-def verify(folder: PathLike) -> list[str]:
+def verify(folder: PathLike, *, apart: Iterable[PathLike] = ()) -> list[str]:
     """Everything wrong with the records in a folder and below it; empty when all are sound.
 
-    Files that no manifest lists are named as unknown; hidden files are not looked at.
+    Files that no manifest lists are named as unknown; hidden files are not looked at, nor are
+    the folders `apart`, which are no records.
     """
-    folder = Path(folder)
+    folder, others = Path(folder), {Path(each) for each in apart}
     if not folder.is_dir():
         return [f"{folder}: there is no such folder"]
     files = [
         path
         for path in sorted(folder.rglob("*"))
-        if not path.is_dir() and not _hidden(path.relative_to(folder))
+        if not path.is_dir()
+        and not _hidden(path.relative_to(folder))
+        and others.isdisjoint(path.parents)
     ]
     problems, known = [], set()
     for path in files:
@@ -179,7 +182,7 @@ def verify(folder: PathLike) -> list[str]:
         elif path.name == MANIFEST:
             known.add(path)
             problems += _problems(path.parent, known)
-    if not known:
+    if not known and not others:
         problems.append(f"{folder}: there is no record here ({MANIFEST} is missing)")
     return problems + [
         f"{path}: unknown, no manifest lists it" for path in files if path not in known

@@ -20,6 +20,9 @@ _REMEDY = {
     errno.EISDIR: "a folder is where a file should be; choose another name",
 }
 
+# What file systems say that have no hard links.
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK}
+
 PathLike = str | os.PathLike[str]
 
 
@@ -30,21 +33,66 @@ class RecordError(Exception):
 def write_bytes(path: PathLike, data: bytes) -> Path:
     """Write one file whole or not at all, making its folder where needed."""
     path = Path(path)
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
-    with os_errors(path, "write"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+    with os_errors(path, "write"), _temporary(path, data) as temporary:
+        temporary.replace(path)
         sync_folder(path.parent)
     return path
+
+
+def create_bytes(path: PathLike, data: bytes) -> bool:
+    """Write one file whole, only where nothing is; False, and no change, where something is.
+
+    Of several processes that create the same file at once just one is told True. File systems
+    without hard links cannot promise that: there the last one stays.
+    """
+    path = Path(path)
+    with os_errors(path, "write"), _temporary(path, data) as temporary:
+        try:
+            os.link(temporary, path)
+            created = True
+        except FileExistsError:
+            created = False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            created = not os.path.lexists(path)
+            if created:
+                temporary.replace(path)
+        temporary.unlink(missing_ok=True)
+        # Also of a file that another process made: who is told False may rely on it as well.
+        sync_folder(path.parent)
+    return created
+
+
+@contextmanager
+def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+    """The data in a file beside `path`, on disk; taken away where it was not moved."""
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
+    make_folder(path.parent)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it where needed, so that they outlast a power loss."""
+    if folder.exists():
+        return
+    # One at a time from the top: of those found there, the last may be all that a killed process
+    # had made, its name not yet on disk.
+    above = folder.parent
+    make_folder(above)
+    with suppress(PermissionError):  # a folder that may not be read was not made by us
+        sync_folder(above.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(above)
 
 
 def write_text(path: PathLike, text: str) -> Path:

@@ -1,8 +1,7 @@
 """Arrays and tables as bytes: equal content makes equal bytes, and parsing has bounds."""
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +10,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as format_safetensors
 
-from superpose.records.files import RecordError
+from superpose.records.files import PathLike, RecordError
 
 _HEADER_LIMIT = 2**20
 _TENSOR_LIMIT = 10_000
+_UNPACKED_LIMIT = 2**30
 _DTYPES = {np.dtype(kind) for kind in "?bBhHiIlLqQefd"}
 
 
@@ -24,15 +24,30 @@ def format_table(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def parse_table(path: Path, data: bytes) -> pa.Table:
+def parse_table(
+    path: PathLike, data: bytes, columns: Sequence[str] | None = None, rows: int | None = None
+) -> pa.Table:
+    """The table in the bytes of a Parquet file, or some of its columns; raises RecordError.
+
+    Where it should have `rows` rows, one that says otherwise is refused before it is unpacked.
+    """
     try:
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-            return file.read()
-    except (pa.ArrowException, OSError) as error:
+            about = file.metadata
+            groups = [about.row_group(k).total_byte_size for k in range(about.num_row_groups)]
+            if (rows is not None and about.num_rows != rows) or sum(groups) > _UNPACKED_LIMIT:
+                raise RecordError(
+                    f"{path}: it claims {about.num_rows} rows of {sum(groups)} bytes in all, which "
+                    "is not what should be here; make the record again"
+                )
+            table = file.read(columns, use_threads=False)  # half the time for many small ones
+            table.validate()
+            return table
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise RecordError(f"{path}: not readable ({error}); make the record again") from None
 
 
-def format_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> bytes:
+def format_arrays(path: PathLike, arrays: Mapping[str, np.ndarray]) -> bytes:
     for name, array in arrays.items():
         if array.dtype.newbyteorder("=") not in _DTYPES or name == "__metadata__":
             raise RecordError(
@@ -48,7 +63,7 @@ def format_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> bytes:
     return data
 
 
-def parse_arrays(path: Path, data: bytes) -> dict[str, np.ndarray]:
+def parse_arrays(path: PathLike, data: bytes) -> dict[str, np.ndarray]:
     _check_header(path, data)
     try:
         return {name: array.copy() for name, array in parse_safetensors(data).items()}
@@ -56,7 +71,7 @@ def parse_arrays(path: Path, data: bytes) -> dict[str, np.ndarray]:
         raise RecordError(f"{path}: not readable ({error}); make the record again") from None
 
 
-def _check_header(path: Path, data: bytes) -> None:
+def _check_header(path: PathLike, data: bytes) -> None:
     """Bounds on what the parser is given: a digest says who wrote a file, not that it is sane."""
     length = int.from_bytes(data[:8], "little")
     if length > min(_HEADER_LIMIT, len(data) - 8):

@@ -1,32 +1,33 @@
 """Manifests: what a record holds, with the size and SHA-256 of every file."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from superpose.records.files import RecordError, os_errors, plain, pretty_json
+from superpose.records.documents import format_document, parse_document
+from superpose.records.files import RecordError, os_errors
 
 VERSION = 1
 MANIFEST = "manifest.json"
 PARTIAL = "manifest.json.partial"
 
 _LIMIT = 64 * 2**20
-_KEYS = {"format", "version", "kind", "about", "files", "digest"}
+_KEYS = {"format", "version", "kind", "about", "files"}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
 
 
 def format_manifest(kind: str, about: Mapping[str, Any], entries: Mapping[str, Any]) -> bytes:
-    content = {
-        "format": "superpose",
-        "version": VERSION,
-        "kind": kind,
-        "about": plain(about),
-        "files": entries,
-    }
-    return pretty_json(content | {"digest": _digest(content)}).encode()
+    return format_document(
+        {
+            "format": "superpose",
+            "version": VERSION,
+            "kind": kind,
+            "about": about,
+            "files": entries,
+        }
+    )
 
 
 def entry_of(data: bytes) -> dict[str, Any]:
@@ -40,22 +41,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise RecordError(f"{folder}: there is no record here ({MANIFEST} is missing: {state})")
     with os_errors(path, "read"), path.open("rb") as file:
         data = file.read(_LIMIT + 1)
-    try:
-        manifest = json.loads(data) if len(data) <= _LIMIT else None
-    except (ValueError, RecursionError):
-        manifest = None
-    if not isinstance(manifest, dict) or manifest.get("format") != "superpose":
-        raise RecordError(f"{path}: not a manifest of superpose, or damaged; make the record again")
-    if manifest.get("version") != VERSION:
+    if len(data) > _LIMIT:
         raise RecordError(
-            f"{path}: written in version {manifest.get('version')!r} of the format, this is "
-            f"version {VERSION}; use the superpose that wrote it"
+            f"{path}: not a file of superpose, it is too large; make the record again"
         )
-    content = {key: value for key, value in manifest.items() if key != "digest"}
-    # Beside the digest, the bytes themselves: JSON has many spellings of one content, and a
-    # manifest that was not spelt by us was changed by someone.
-    if manifest.get("digest") != _digest(content) or data != pretty_json(manifest).encode():
-        raise RecordError(f"{path}: damaged, its digest does not match; make the record again")
+    manifest = parse_document(str(path), data, "superpose", VERSION, "make the record again")
     _check_manifest(path, manifest)
     return manifest
 
@@ -106,8 +96,3 @@ def verified_file(path: Path, entry: dict[str, Any]) -> bytes:
     if size != entry["bytes"] or entry_of(data) != entry:
         raise RecordError(f"{path}: damaged, its digest does not match; make the record again")
     return data
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -18,13 +18,15 @@ Told = tuple[Section, list[str], dict[str, FigureFiles]]
 """A section, the sentences it adds to the summary, and its figures."""
 
 
-def tell(packing: Record, models: Record) -> Told:
+def tell(packing: Record) -> Told:
     """The sweep of unequal importance: when superposition begins, and what happens then."""
     about, tables = packing.about, packing.tables
     n, m = about["model"]["n"], about["model"]["m"]
     onset = _interval(about["onset"])
     drawn = {
-        "gram": figures.render(figures.gram_across_densities, *_best_models(models)),
+        "gram": figures.render(
+            figures.gram_across_densities, *(packing.arrays[name] for name in ("W", "b", "p"))
+        ),
         "phases": figures.render(figures.phase_map, tables["states"], boundaries=[onset]),
         "dims": figures.render(figures.dims_per_feature, tables["models"]),
         "dimensionality": figures.render(figures.dimensionality_scatter, tables["features"]),
@@ -119,14 +121,6 @@ def _interval(about: dict[str, Any]) -> Interval:
     low = 1.0 if about["low"] is None else about["low"]
     high = np.inf if about["high"] is None else about["high"]
     return Interval(estimate, low, high, about["level"])
-
-
-def _best_models(models: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """W, b and p of the model of lowest loss at each density."""
-    best = np.nanargmin(models.arrays["loss"], axis=1)
-    at = np.arange(len(best))
-    p = np.array([np.mean(world["p"]) for world in models.about["worlds"]])
-    return models.arrays["W"][at, best], models.arrays["b"][at, best], p
 
 
 def _ranges(ranges: pa.Table) -> Grid:

@@ -8,7 +8,8 @@ from superpose import records
 from superpose.report import Report, Section, Text, network, packing, render, unmixing
 
 OURS = ("config.toml", "arrays.json", "provenance.json", "report.html", "findings.json")
-STAGES = ("models", "packing", "uniform-models", "shapes", "unmixing", "network")
+SWEEPS = ("models/sweep.json", "uniform-models/sweep.json")
+STAGES = ("packing", "shapes", "unmixing", "network")
 
 METHOD = (
     "Losses are exact expected losses over the world's law. Intervals are 95 %, and over seeds: "
@@ -31,7 +32,7 @@ def write(folder: Path) -> list[str]:
     or damaged.
     """
     told = [
-        packing.tell(records.load(folder / "packing"), records.load(folder / "models")),
+        packing.tell(records.load(folder / "packing")),
         packing.tell_shapes(records.load(folder / "shapes")),
         unmixing.tell(records.load(folder / "unmixing")),
         network.tell(records.load(folder / "network")),
@@ -61,7 +62,7 @@ def write(folder: Path) -> list[str]:
     records.write_text(folder / "report.html", page)
     records.write_json(folder / "findings.json", {"findings": findings})
     # What else lies in the folder is the user's.
-    ours = [name for name in (*OURS, *STAGES) if (folder / name).exists()]
+    ours = [name for name in (*OURS, *SWEEPS, *STAGES) if (folder / name).exists()]
     records.seal(folder, kind="main job", about=provenance, names=[*ours, *figures])
     return findings
 
