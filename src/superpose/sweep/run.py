@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import FrameType
 
-from superpose.records import RecordError
 from superpose.kernels import cpu
+from superpose.records import RecordError
 from superpose.sweep import refinement
 from superpose.sweep.claims import Claims
 from superpose.sweep.store import Sweep

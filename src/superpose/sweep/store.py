@@ -33,8 +33,9 @@ class Sweep:
     """A sweep's folder, on a disk or in object storage ("s3://bucket/sweep").
 
     It holds the plan and the shards done so far. Whatever is read is verified against its digest,
-    and a RecordError where a byte has changed. `digest` is that of sweep.json, `kernel` the version
-    of the kernel that it was begun with; `damage` says what is wrong with the rounds of refinement, of which the plan has those that are sound.
+    and a RecordError where a byte has changed. `digest` is that of sweep.json, and `kernel` the
+    version of the kernel it was begun with. `damage` says what is wrong with the rounds of
+    refinement, of which the plan has those that are sound.
 
     >>> import tempfile
     >>> from superpose.sweep.configuration import parse
@@ -71,8 +72,8 @@ class Sweep:
 
         `sizes` are the models in a shard of each block; not given, they follow from a calibration
         of some seconds, for as many `cores` (those of this machine where not given). Of a sweep
-        that is there, its own count. Raises ConfigurationError where
-        another configuration is, and RecordError where the folder cannot be read or written.
+        that is there, its own count. Raises ConfigurationError where another configuration is, and
+        RecordError where the folder cannot be read or written.
         """
         folder, described = Folder(where), configuration.model_dump(mode="json")
         if not folder.has(SWEEP):
