@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Heavy modules load inside the commands that need them."""
 
+import errno
 import json
 import shlex
 import sys
@@ -127,7 +128,7 @@ def _main_job(
     words = ["superpose", "run", "config.toml"]
     words += ["--activations", str(activations)] if activations else []
     words += ["--labels", str(labels)] if labels else []
-    provenance = main.provenance(shlex.join(words))
+    provenance = main.provenance(shlex.join(words), out)
     if records.is_complete(out, provenance):
         return json.loads((out / "findings.json").read_text("utf-8"))["findings"]
     records.unseal(out)
@@ -186,7 +187,7 @@ def sweep(
         chosen = executor_of(executor, workers, address)
     with progress.notices(quiet or json_), _resumable():
         if dry_run:
-            return _dry_run(_settings(config, seed, out), workers, json_)
+            return _dry_run(_settings(config, seed, out), out, workers, json_)
         found = _sweep(config, seed, out, workers)
         with progress.bars(quiet or json_) as tell, _as_asked():
             outcome = carry_on(found, chosen, partial(tell, "models"))
@@ -201,7 +202,9 @@ def _resumable() -> Iterator[None]:
     try:
         yield
     except RecordError as error:
-        if error.__cause__ is None:
+        cause = error.__cause__
+        wrong = getattr(cause, "errno", None) in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+        if cause is None or wrong or isinstance(cause, ImportError | ValueError):
             raise
         raise PartialError(f"{error}; then run the same command again") from error
 
@@ -226,15 +229,19 @@ def _settings(config: Path | None, seed: int | None, out: str) -> "SweepConfigur
     return configuration.parse(values | ({} if seed is None else {"seed": seed}), str(config))
 
 
-def _dry_run(settings: "SweepConfiguration", workers: int | None, as_json: bool) -> int:
+def _dry_run(settings: "SweepConfiguration", out: str, workers: int | None, as_json: bool) -> int:
     from superpose.sweep import words
 
-    found = words.estimates(settings, workers)
+    found, there = words.estimates(settings, workers), words.models_there(out, settings)
     if as_json:
-        print(json.dumps(words.describe_estimates(found)))
+        print(json.dumps(words.describe_estimates(found) | {"models_there": there}))
     else:
         for name, said in words.estimate_lines(found):
             _output.print(f"{name:<7} {said}", markup=False)
+        if there:
+            _output.print(
+                f"there   {there:,} models in {out}, not to be trained again", markup=False
+            )
     return DONE
 
 
@@ -249,7 +256,7 @@ def _print_outcome(outcome: "Outcome", where: str, as_json: bool, quiet: bool) -
         if not quiet:
             done = f"{outcome.models:,} of {outcome.planned:,} models are in {where}"
             _output.print(done, markup=False)
-    if not outcome.missing:
+    if outcome.complete:
         return DONE
     return PARTIAL if outcome.resumable else FAILED
 
@@ -298,7 +305,7 @@ def verify(
         print(json.dumps(said))
         return FAILED if found.problems else DONE
     for problem in found.problems:
-        progress.errors.print(f"[red]damaged[/] {escape(problem)}")
+        progress.errors.print(f"[red]wrong:[/] {escape(problem)}")
     for leftover in found.leftovers:
         progress.errors.print(f"left by an attempt that was killed, never read: {escape(leftover)}")
     if not found.problems:

@@ -97,7 +97,7 @@ def _plain_lines(every: float = 5.0) -> Reporter:
     started: dict[str, tuple[float, int]] = {}
     going: set[str] = set()
     last: dict[str, float] = {}
-    finished: set[str] = set()
+    finished: dict[str, int] = {}
 
     def show(stage: str, done: int, total: int, failed: int = 0) -> None:
         now = monotonic()
@@ -106,10 +106,11 @@ def _plain_lines(every: float = 5.0) -> Reporter:
             # The rate counts from the first news on: what came before was also starting up.
             going.add(stage)
             began, before = started[stage] = (now, done)
-        if stage in finished or (done < total and now - last.get(stage, 0.0) < every):
+        soon = done < total and now - last.get(stage, 0.0) < every
+        if finished.get(stage) == total or soon:  # of a refined sweep there is more in each round
             return
         if done == total:
-            finished.add(stage)
+            finished[stage] = total
         last[stage] = now
         spent, new = now - began, done - before
         left = f", {spent / new * (total - done):.0f} s left" if new > 0 and done < total else ""

@@ -78,7 +78,40 @@ def test_tables_are_their_json_text_and_switches_stay_switches():
     assert laws.plain(0) == ['{"name": "independent"}']
     assert [signs.plain(0), signs.plain(1)] == [[True], [False]]
     (stops,) = parse_axes({"training.stop": ["never", {}]})
-    assert stops.plain(0) == ["null"]
+    assert stops.plain(0) == ["never"]
+
+
+@pytest.mark.parametrize(
+    ("key", "written"),
+    [
+        ("world.law", ["independent", {"name": "correlated", "size": 2}, "exactly_one"]),
+        ("training.stop", [{"window": 10}, "never", {}]),
+        ("training.snapshots", [[], {"log": 3}, [1, 2]]),
+        ("model.init", ["xavier", {"name": "normal", "W": 0.1}]),
+        ("model.target", ["abs", "identity"]),
+        ("world.p", [0.5, [0.1, 0.2], 0.1]),
+        ("world.signed", [True, False]),
+    ],
+)
+def test_a_value_is_found_as_it_is_written_kept_or_shown(key, written):
+    (axis,) = parse_axes({key: written})
+    for place, value in enumerate(written):
+        for form in (value, axis.series[0][place], *axis.plain(place)):
+            assert list(axis.places({key: form})) == [place]
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "value", "said"),
+    [
+        ("training.stop", ["never", {}], "nevr", "'nevr' is not on .* 2 values from 'never' to {"),
+        ("world.law", ["independent", "exactly_one"], 3, "from {'name': 'independent'} to {'name"),
+        ("world.p", {"log": [1, 0.1], "count": 3}, math.inf, "inf is not on the axis"),
+    ],
+)
+def test_what_is_not_on_an_axis_is_said_in_plain_values(key, written, value, said):
+    (axis,) = parse_axes({key: written})
+    with pytest.raises(ValueError, match=said):
+        axis.places({key: value})
 
 
 def test_an_axis_is_dumped_as_it_is_parsed():

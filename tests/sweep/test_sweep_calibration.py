@@ -121,6 +121,9 @@ def test_an_estimate_adds_up():
     numbers = np.array([3, 4, 5]) * 3
     assert 10 * 4 * numbers.sum() < one.weight_bytes < 10 * 4 * numbers.sum() + 30 * 100
     assert estimate(plan, found, workers=10**6).hours == pytest.approx(30 / 3600)
+    # In shards of four of the ten seeds, each has a best one: three a cell.
+    cut = estimate(Plan(configuration, (4, 4, 4)), found)
+    assert cut.weight_bytes == pytest.approx(3 * one.weight_bytes, rel=0.01)
 
 
 def test_with_refinement_an_estimate_is_for_the_cells_chosen_so_far():

@@ -8,16 +8,21 @@ import sys
 import time
 
 import pytest
+from tiny_sweeps import configuration, filled
 
 from superpose.records import RecordError
 from superpose.records.folders import Folder
 from superpose.sweep import claims
 from superpose.sweep.claims import Claims
+from superpose.sweep.index import SWEEP
 
 
 @pytest.fixture(params=["disk", "memory"])
 def folder(request, tmp_path):
-    return Folder(tmp_path / "sweep" if request.param == "disk" else f"memory://{tmp_path.name}")
+    where = tmp_path / "sweep" if request.param == "disk" else f"memory://{tmp_path.name}"
+    folder = Folder(where)
+    folder.write(SWEEP, b"{}")
+    return folder
 
 
 def _claimed(folder, name, **said):
@@ -44,6 +49,7 @@ def test_a_changed_claim_is_written_after_a_second_an_unchanged_one_after_a_beat
     tmp_path, monkeypatch
 ):
     folder, now = Folder(tmp_path), [100.0]
+    folder.write(SWEEP, b"{}")
     monkeypatch.setattr(claims.time, "monotonic", lambda: now[0])
     mine = Claims(folder)
     times = []
@@ -114,3 +120,18 @@ def test_a_folder_that_cannot_be_written_or_read_is_no_error(folder, monkeypatch
     mine.beat([1])
     assert mine.others() == frozenset()
     mine.end()
+
+
+def test_nothing_is_claimed_where_the_sweep_is_gone(tmp_path):
+    Claims(Folder(tmp_path / "gone")).beat([1])
+    assert not (tmp_path / "gone").exists()
+
+
+def test_claims_of_killed_runners_go_with_other_leftovers(tmp_path):
+    sweep = filled(tmp_path / "s", configuration(), [6])
+    for name in ("killed", "living"):
+        _claimed(sweep.folder, name)
+    long_ago = time.time() - 7200
+    os.utime(tmp_path / "s" / "claims" / "killed.json", (long_ago, long_ago))
+    sweep.reindex()
+    assert list(sweep.folder.names("claims")) == ["claims/living.json"]

@@ -65,6 +65,7 @@ def test_a_sweep_is_trained_and_going_on_finds_it_done(superpose, folder):
         "interrupted": False,
         "broken": None,
         "again": False,
+        "complete": True,
     }
     assert {path: path.stat().st_mtime_ns for path in folder.glob("s/shards/*/*")} == before
     assert superpose("small.toml", "--out", "s", "--executor", "here", "-q") == (0, "", "")

@@ -45,8 +45,8 @@ def drawn(draw):
 
 def made(given, sizes, refined, more):
     """The plan; where refined, with a second round of some of the cells that are left."""
-    (place,) = [i for i, axis in enumerate(given["axes"]) if "world.p" in axis] or [None]
-    count = len(given["axes"][place]["world.p"]) if place is not None else 0
+    place = next((i for i, axis in enumerate(given["axes"]) if "world.p" in axis), -1)
+    count = len(given["axes"][place]["world.p"]) if place >= 0 else 0
     if count < 2 or not refined:
         return Plan(parse(given), sizes)
     axes = list(given["axes"])
@@ -55,7 +55,7 @@ def made(given, sizes, refined, more):
     plan = Plan(parse(given | {"axes": axes, "refine": refine}), sizes)
     rest = sorted(set(range(plan.grid)) - set(plan.coarse()))
     chosen = tuple({rest[i % len(rest)] for i in more}) if rest else ()
-    return plan.with_rounds([*plan.rounds, chosen]) if chosen else plan
+    return plan.with_rounds([*(plan.rounds or ()), chosen]) if chosen else plan
 
 
 @settings(max_examples=50, deadline=None)
@@ -215,14 +215,40 @@ def test_values_are_found_by_column_in_increasing_order():
     assert list(plan.cells_where(law={"name": "correlated", "size": 2}, n=4)) == [1, 3, 5, 7, 9]
     assert list(plan.cells_where()) == list(range(20))
     for cell in range(20):
-        wanted = {name: value for name, value in plan.row(cell).items() if name != "law"}
-        assert cell in list(plan.cells_where(**wanted))
+        assert list(plan.cells_where(**plan.row(cell))) == [cell]
     assert plan.row(5) == {"n": 4, "m": 2, "p": 0.1, "law": '{"name": "correlated", "size": 2}'}
     assert (plan.names, plan.columns) == (("n", "p", "law"), ("n", "m", "p", "law"))
     with pytest.raises(ValueError, match="did you mean 'law'"):
         plan.cells_where(lw=1)
     with pytest.raises(ValueError, match=r'0.2 is not on the axis "world.p"'):
         plan.cells_where(p=0.2)
+
+
+def test_of_a_refined_plan_only_the_chosen_cells_are_looked_at(monkeypatch):
+    ends = {"world.p": [1.0, 0.01], "world.importance": [0.1, 1.0]}
+    axes = {key: {"log": each, "count": 9} for key, each in ends.items()}
+    refine = {"measure": "represented", "axes": [*ends], "width": 0.001}
+    given = {"model": {"n": 2, "m": 1}, "axes": axes, "refine": refine}
+    plan = Plan(parse(given), (10,))
+    plan = plan.with_rounds([plan.coarse(), (1, plan.grid - 2)])
+    chosen = sorted(cell for each in plan.rounds or () for cell in each)
+    rows = {cell: plan.row(cell) for cell in chosen}
+    asked = []
+    coordinates = Plan.coordinates
+
+    def counted(self, cell):
+        asked.append(cell)
+        return coordinates(self, cell)
+
+    monkeypatch.setattr(Plan, "coordinates", counted)
+    monkeypatch.setattr(Plan, "cell_at", lambda *_: pytest.fail("walks the grid"))
+    assert list(plan.cells_where()) == asked == chosen
+    for p in (1.0, 0.01):
+        assert list(plan.cells_where(p=p)) == [cell for cell in chosen if rows[cell]["p"] == p]
+    monkeypatch.undo()
+    for cell, row in rows.items():
+        assert list(plan.cells_where(**row)) == [cell]
+    assert list(plan.cells_where(**plan.row(2))) == []
 
 
 def test_a_fine_grid_has_the_coarse_points_and_their_values():
@@ -234,7 +260,8 @@ def test_a_fine_grid_has_the_coarse_points_and_their_values():
     assert fine.shape == (9, 2)
     assert fine.steps == (4, 0)
     assert fine.logarithmic == (True, False)
-    assert fine.coarse() == (0, 1, 8, 9, 16, 17) == fine.rounds[0]
+    assert fine.coarse() == (0, 1, 8, 9, 16, 17)
+    assert fine.rounds == (fine.coarse(),)
     worlds = [fine.cell(cell).world for cell in fine.coarse()]
     assert worlds == [coarse.cell(cell).world for cell in range(coarse.cells)]
     assert list(fine.values(0))[::4] == [1.0, 0.1, 0.01]

@@ -364,3 +364,18 @@ def test_a_sweep_of_another_kernel_is_read_but_not_gone_on_with(sweep, monkeypat
     sweep.folder.remove("shards/000000/DONE.json")
     with pytest.raises(ValueError, match=r"begun with kernel cpu-\d+, but .* has cpu-99"):
         run(Sweep.open(sweep.folder.where), Scripted())
+
+
+def test_a_refined_sweep_interrupted_between_rounds_is_not_complete(tmp_path):
+    text = (
+        CONFIGURATION.split("[axes]")[0] + '[axes]\n"world.p" = { log = [1.0, 0.01], count = 2 }\n'
+        '[refine]\nmeasure = "represented"\naxes = ["world.p"]\nwidth = 0.1\n'
+    )
+    sweep = Sweep.create(f"memory://{tmp_path.name}-refined", configuration.parse(text))
+    executor = Scripted(lambda shard, attempt: os.kill(os.getpid(), signal.SIGINT))
+    outcome = run(sweep, executor)
+    assert outcome.interrupted
+    assert outcome.missing == 0
+    assert not outcome.complete
+    assert outcome.resumable
+    assert run(sweep, Scripted()).complete

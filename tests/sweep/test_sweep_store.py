@@ -1,5 +1,10 @@
+import dataclasses
+import errno
 import json
+import logging
+import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -328,3 +333,117 @@ def test_polars_and_other_engines_read_the_verified_files(tmp_path):
     assert len(sweep.paths()) == 2
     polars = pytest.importorskip("polars")
     assert polars.read_parquet(sweep.paths()).equals(polars.from_arrow(sweep.table()))
+
+
+def elsewhere(sweep, number):
+    """A shard's run as of another processor, whose last bits differ."""
+    run = made_up(sweep.plan, sweep.plan.shard(number))
+    run.state.loss[:] += 1e-6
+    return dataclasses.replace(run, processor="another 00000000")
+
+
+@pytest.mark.parametrize("kept_index", [False, True])
+def test_a_shard_repaired_on_another_processor_counts_and_stays(tmp_path, kept_index):
+    where = tmp_path / "s"
+    sweep = filled(where, configuration(), [6])
+    sweep.reindex()
+    index = sweep.folder.read(INDEX)
+    early = Sweep.open(where)
+    assert early.table().num_rows == 12  # it knows the records of before
+    table = where / next(n for n in sweep.folder.names("shards/000000") if "parquet" in n)
+    data = bytearray(table.read_bytes())
+    data[50] ^= 1
+    table.write_bytes(data)
+    with pytest.raises(RecordError, match="digest"):
+        early.table()
+    assert list(sweep.missing(check=True)) == [0]
+    assert sweep.write(sweep.plan.shard(0), elsewhere(sweep, 0), 1.0)
+    if kept_index:
+        sweep.folder.write(INDEX, index)
+    live = set(sweep._shards.record(0).sizes)
+    for each in (early, sweep, Sweep.open(where)):
+        assert each.table()["loss"][0].as_py() == elsewhere(sweep, 0).loss[0, 0].item()
+        assert {path[len(str(where)) + 1 :] for path in each.paths()} >= {
+            name for name in live if name.endswith("parquet")
+        }
+    again = Sweep.open(where)
+    assert (again.verify(), list(again.missing(check=True))) == ([], [])
+    for name in sweep.folder.names("shards"):
+        os.utime(where / name, (time.time() - 7200, time.time() - 7200))
+    again.reindex()
+    last = Sweep.open(where)
+    assert (last.verify(), last.leftovers(), list(last.missing(check=True))) == ([], [], [])
+    assert live <= set(last.folder.names("shards"))
+    assert last.provenance()["processor"][0].as_py() == "another 00000000"
+
+
+def test_nothing_is_cleaned_that_a_record_names_by_then(tmp_path, monkeypatch):
+    sweep = filled(tmp_path / "s", configuration(), [6], only=[1])
+    shard, age = sweep.plan.shard(0), Folder.age
+    spare = "shards/000000/0123456789ab.parquet"
+    sweep.write(shard, made_up(sweep.plan, shard), 1.0)
+    record = sweep.folder.read(done_name(0))
+    sweep.folder.remove(done_name(0))
+    sweep.folder.write(spare, b"torn")
+
+    def late(folder, name):
+        folder.write(done_name(0), record)
+        return age(folder, name)
+
+    monkeypatch.setattr(Folder, "age", late)
+    sweep.reindex(grace=0.0)
+    assert Sweep.open(tmp_path / "s").verify() == []
+    assert list(sweep.missing(check=True)) == []
+    assert not sweep.folder.has(spare)
+
+
+@pytest.mark.parametrize("instead", ["nothing", "another sweep"])
+def test_no_shard_is_written_where_the_sweep_is_gone(tmp_path, instead):
+    where = tmp_path / "s"
+    sweep = filled(where, configuration(), [6], only=[0])
+    where.rename(tmp_path / "moved")
+    if instead == "another sweep":
+        Sweep.create(where, configuration(seed=1), [6])
+    before = sorted(where.rglob("*"))
+    shard = sweep.plan.shard(1)
+    with pytest.raises(RecordError, match=r"gone|another sweep") as caught:
+        sweep.write(shard, made_up(sweep.plan, shard), 1.0)
+    cause = caught.value.__cause__
+    assert isinstance(cause, OSError)
+    assert cause.errno == errno.EIO
+    assert sorted(where.rglob("*")) == before
+    assert Sweep.open(tmp_path / "moved").done() == {0}
+
+
+def test_a_model_trained_again_elsewhere_is_said_to_be(tmp_path, caplog):
+    sweep = filled(tmp_path / "s", configuration(), [6], only=[])
+    with caplog.at_level(logging.WARNING, "superpose"):
+        sweep.retrain(1)
+        shard = sweep.plan.shard(1)
+        sweep.write(shard, made_up(sweep.plan, shard), 1.0)
+        sweep.retrain(7)
+        assert not caplog.records
+        sweep.write(sweep.plan.shard(0), elsewhere(sweep, 0), 1.0)
+        sweep.retrain(1)
+    (record,) = caplog.records
+    assert "another 00000000" in record.getMessage()
+
+
+def test_a_sweep_is_made_only_in_a_folder_of_its_own(tmp_path):
+    with pytest.raises(ConfigurationError, match="empty"):
+        Sweep.create("", configuration(), [6])
+    (tmp_path / "mine" / "shards").mkdir(parents=True)
+    (tmp_path / "mine" / "shards" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigurationError, match=r"notes\.txt; choose an empty folder"):
+        Sweep.create(tmp_path / "mine", configuration(), [6])
+    assert not (tmp_path / "mine" / SWEEP).exists()
+    killed = Folder(tmp_path / "killed")
+    for name in (
+        ".sweep.json.0123456789abcdef.tmp",
+        ".hidden/notes",
+        "claims/host-1-abcdef01.json",
+        "shards/000000/0123456789ab.parquet",
+        "shards/000000/.DONE.json.0123456789abcdef.tmp",
+    ):
+        killed.write(name, b"torn")
+    assert Sweep.create(tmp_path / "killed", configuration(), [6]).verify() == []

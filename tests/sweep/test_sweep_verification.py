@@ -88,3 +88,21 @@ def test_object_storage_is_verified_as_a_folder_is():
     sweep.folder.write(sorted(sweep.folder.names("shards"))[0], b"torn")
     assert verify("memory://verified").problems
     Folder("memory://verified")._place.files.store.clear()
+
+
+def test_every_byte_is_read_once(tmp_path, monkeypatch):
+    sweep = filled(tmp_path / "s", configuration(), [6])
+    seen, read = [], Folder.read
+    monkeypatch.setattr(Folder, "read", lambda *args: (seen.append(args[1]), read(*args))[1])
+    for reindex in (False, True):
+        seen.clear()
+        assert verify(str(tmp_path / "s"), reindex=reindex).problems == []
+        data = [name for name in seen if name.endswith((".parquet", ".safetensors"))]
+        assert sorted(data) == sorted(n for n in sweep.folder.names("shards") if "DONE" not in n)
+
+
+def test_a_file_of_others_is_unknown_and_not_damaged(tmp_path):
+    sweep = filled(tmp_path / "s", configuration(), [6])
+    (tmp_path / "s" / "notes.txt").write_text("mine")
+    assert sweep.verify() == [f"{tmp_path}/s/notes.txt: unknown, no part of this sweep"]
+    assert verify(str(tmp_path / "s")).problems == sweep.verify()

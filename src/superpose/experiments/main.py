@@ -18,12 +18,14 @@ from superpose.experiments import network, packing, unmixing
 from superpose.experiments.configuration import Configuration, ConfigurationError, read
 from superpose.kernels import cpu, streams
 from superpose.sweep.stages import stage
+from superpose.sweep.store import Sweep
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total) as a stage goes on."""
 
 CONFIGURATION = "config.toml"
 ARRAYS = "arrays.json"
+SWEEPS = {"pack": "models", "uniform": "uniform-models"}
 
 
 def run(
@@ -45,8 +47,7 @@ def run(
     seed = configuration.seed
     swept = {}
     for name, section in (("pack", configuration.pack), ("uniform", configuration.uniform)):
-        folder = "models" if name == "pack" else "uniform-models"
-        swept[name] = packing.pack(section, seed, out / folder, _named(progress, name))
+        swept[name] = packing.pack(section, seed, out / SWEEPS[name], _named(progress, name))
         made_from = {"sweep": section.model_dump(mode="json"), "seed": seed}
         seen = out / ("packing" if name == "pack" else "shapes")
         _stage(seen, made_from, lambda to, made, name=name: packing.see(swept[name], to, made))
@@ -120,14 +121,23 @@ def _named(progress: Progress | None, stage: str) -> Callable[[int, int], None] 
     return (lambda done, total: progress(stage, done, total)) if progress else None
 
 
-def provenance(command: str) -> Mapping[str, Any]:
-    """What a reader needs to obtain the same results: versions, commit, processor, command."""
+def provenance(command: str, out: Path) -> Mapping[str, Any]:
+    """What a reader needs to obtain the same results: versions, commit, processor, command.
+
+    Kernel and processor are those of this run; of the `models` in folder `out`, which earlier runs
+    may have trained, they are lists. Raises records.RecordError where the models cannot be read.
+    """
+    trained = [Sweep.open(out / folder).provenance() for folder in SWEEPS.values()]
     packages = ("superpose", "torch", "numpy", "scipy", "numba", "scikit-learn", "matplotlib")
     return {
         "command": command,
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
         "kernel": cpu.VERSION,
         "processor": streams.processor(),
+        "models": {
+            name: sorted({each for table in trained for each in table[name].to_pylist()})
+            for name in ("kernel", "processor")
+        },
         "commit": _commit(),
     }
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -121,8 +121,9 @@ class Axis:
         found: Sequence[int] = range(len(self))
         for key, one in zip(self.keys, self.series, strict=True):
             if key in wanted:
-                here = _find(key, one, wanted[key])
-                found = [place for place in here if place in found]
+                here, before = _find(key, one, wanted[key]), found
+                before = before if isinstance(before, range) else set(before)
+                found = [place for place in here if place in before]
         return found
 
     @cached_property
@@ -132,24 +133,37 @@ class Axis:
 
     def plain(self, place: int) -> list[bool | int | float | str]:
         """The values at a place as tables have them: lists and tables as their JSON text."""
-        values = (one[place] for one in self.series)
-        return [_plain(value, kind) for value, kind in zip(values, self.kinds, strict=True)]
+        each = zip(self.keys, self.series, self.kinds, strict=True)
+        return [_plain(key, one[place], kind) for key, one, kind in each]
 
 
 def _find(key: str, series: Sequence[Any], value: Any) -> list[int]:
     if isinstance(series, Spaced):
         try:
             here = [series.find(float(value))]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             here = []
     else:
-        here = [place for place, each in enumerate(series) if _same(each, value)]
+        meant = _meant_by(key, value)
+        here = [place for place, each in enumerate(series) if _same(each, meant)]
+        if not here and isinstance(value, str) and (kind := _kind(series)) is str:
+            texts = (_plain(key, each, kind) for each in series)
+            here = [place for place, text in enumerate(texts) if text == value]
     if not here:
+        first, last = (_shown(key, series[place]) for place in (0, -1))
         raise ValueError(
-            f'{value!r} is not on the axis "{key}", which has {len(series)} values from '
-            f"{series[0]!r} to {series[-1]!r}"
+            f'{jsonable(value)!r} is not on the axis "{key}", which has {len(series)} values '
+            f"from {first!r} to {last!r}"
         )
     return here
+
+
+def _meant_by(key: str, value: Any) -> Any:
+    """A value as it is on the axis, where it is written as in a file."""
+    try:
+        return FIELDS[key].validate_python(value)
+    except ValidationError:
+        return value
 
 
 def _same(here: Any, value: Any) -> bool:
@@ -167,10 +181,16 @@ def _kind(series: Sequence[Any]) -> type:
     return kinds.pop() if kinds in ({bool}, {str}) else str
 
 
-def _plain(value: Any, kind: type) -> Any:
-    if kind is not str or isinstance(value, str):
-        return kind(value)
-    return json.dumps(jsonable(value), sort_keys=True)
+def _plain(key: str, value: Any, kind: type) -> Any:
+    shown = _shown(key, value)
+    if kind is not str or isinstance(shown, str):
+        return kind(shown)
+    return json.dumps(shown, sort_keys=True)
+
+
+def _shown(key: str, value: Any) -> Any:
+    """A value as plain JSON values, and no stop as the file has it."""
+    return "never" if key == "training.stop" and value is None else jsonable(value)
 
 
 def jsonable(value: Any) -> Any:
@@ -178,6 +198,21 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Section):
         return value.model_dump(mode="json")
     return [jsonable(each) for each in value] if isinstance(value, tuple | list) else value
+
+
+def blocks(axes: Iterable[Axis]) -> int:
+    """The settings of model and training that axes have between them."""
+    return math.prod(len(axis) for axis in axes if axis.outer)
+
+
+def products(places: Sequence[Sequence[int]]) -> Iterator[tuple[int, ...]]:
+    """As itertools.product, which would keep every range as a list."""
+    if not places:
+        yield ()
+        return
+    for first in places[0]:
+        for rest in products(places[1:]):
+            yield (first, *rest)
 
 
 def parse_axes(given: Any) -> tuple[Axis, ...]:

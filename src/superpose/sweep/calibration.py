@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from superpose.engine import threads, train
+from superpose.sweep.axes import blocks
 from superpose.sweep.cells import TrainingSection
 from superpose.sweep.configuration import SweepConfiguration
 from superpose.sweep.plan import Cell, Plan
@@ -145,9 +146,10 @@ def estimate(
     """What a plan takes on `workers` cores like this one (those of this machine, if not given)."""
     models = _models(plan)
     seconds = float(np.dot(models, calibration.mean))
-    keep, weights = _kept(plan.configuration), 0
+    weights = 0
     for block, count in enumerate(models):
         if count:
+            keep = _kept(plan.configuration, plan.sizes[block])
             weights += int(count * keep * _model_bytes(plan, block))
     whole = [min(size, int(count)) for size, count in zip(plan.sizes, models, strict=True)]
     longest = max(c * n for c, n in zip(calibration.costliest, whole, strict=True))
@@ -166,11 +168,12 @@ def estimate(
     )
 
 
-def _kept(configuration: SweepConfiguration) -> float:
-    """The share of the models whose weights are kept."""
+def _kept(configuration: SweepConfiguration, size: int) -> float:
+    """The share of the models whose weights are kept, by shards of so many models."""
     kept = {
         "all": configuration.seeds,
-        "best": 1,
+        # The best of what each shard has of the cell.
+        "best": -(-configuration.seeds // size),
         "sampled": min(configuration.keep.runs, configuration.seeds),
         "none": 0,
     }
@@ -178,8 +181,7 @@ def _kept(configuration: SweepConfiguration) -> float:
 
 
 def _ones(configuration: SweepConfiguration) -> tuple[int, ...]:
-    blocks = int(np.prod([len(a) for a in configuration.fine_axes if a.outer], dtype=np.int64))
-    return (1,) * blocks
+    return (1,) * blocks(configuration.fine_axes)
 
 
 def _models(plan: Plan) -> list[int]:

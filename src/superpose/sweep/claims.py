@@ -2,7 +2,7 @@
 
 A runner writes `claims/<host>-<pid>-<token>.json` now and then and removes it at its end. Nothing
 depends on claims: a shard trained twice is the same shard, and one that is claimed by a runner of
-which nothing is heard is done by another.
+which nothing is heard is done by another. Those of killed runners go when the sweep is reindexed.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 
 from superpose.records import RecordError
 from superpose.records.folders import Folder
+from superpose.sweep.index import SWEEP
 
 EVERY, EVERY_REMOTE = 1.0, 10.0
 """Seconds between two looks at the claims of others, and between writes of changed ones."""
@@ -46,7 +47,8 @@ class Claims:
     def beat(self, shards: Iterable[int]) -> None:
         """Say that this runner lives and has these shards in training; often called, rarely done.
 
-        What cannot be written is left: a full disk will be heard of where it matters.
+        What cannot be written is left: a full disk will be heard of where it matters. Nor is
+        anything written where the sweep is gone, such as from a folder that was moved.
         """
         mine, now = sorted(shards), time.monotonic()
         if now - self._beaten < (BEAT if mine == self._mine else self._every):
@@ -54,7 +56,8 @@ class Claims:
         self._mine, self._beaten = mine, now
         said = {"host": self._host, "pid": os.getpid(), "beat": time.time(), "shards": mine}
         with suppress(RecordError):
-            self._folder.write(self._name, json.dumps(said).encode())
+            if self._folder.has(SWEEP):
+                self._folder.write(self._name, json.dumps(said).encode())
 
     def others(self) -> frozenset[int]:
         """The shards that other runners, as far as they are alive, have in training."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from superpose.engine import Training
 from superpose.features import Features
 from superpose.models import ToyModel
-from superpose.sweep.axes import Axis, Spaced
+from superpose.sweep.axes import Axis, Spaced, blocks, products
 from superpose.sweep.configuration import SweepConfiguration, parse
 from superpose.sweep.sections import shortened, suggestion
 
@@ -127,7 +127,7 @@ class Plan:
     @property
     def blocks(self) -> int:
         """Settings of model and training."""
-        return prod(len(axis) for axis in self.axes if axis.outer)
+        return blocks(self.axes)
 
     @property
     def block_cells(self) -> int:
@@ -265,10 +265,13 @@ class Plan:
         keys = dict(zip(self.columns, self._keys, strict=True))
         wanted = {keys[name]: value for name, value in values.items()}
         places = [axis.places(wanted) for axis in self.axes]
-        chosen = None if self.rounds is None else self._chosen
-        every = _products(places)
-        cells = (self.cell_at(each) for each in every)
-        return (cell for cell in cells if chosen is None or cell in chosen)
+        if self.rounds is None or prod(map(len, places)) <= self.cells:
+            cells = (self.cell_at(each) for each in products(places))
+            return (cell for cell in cells if self.rounds is None or cell in self._chosen)
+        # Far fewer cells are chosen than the fine grid has.
+        within = [each if isinstance(each, range) else set(each) for each in places]
+        found = ((cell, self.coordinates(cell)) for cell in sorted(self._chosen))
+        return (cell for cell, at in found if all(a in w for a, w in zip(at, within, strict=True)))
 
     @cached_property
     def _chosen(self) -> dict[int, int]:
@@ -387,13 +390,3 @@ class Plan:
 def _piece(count: int, pieces: int, number: int) -> range:
     """One of `pieces` ranges of nearly equal length that make up range(count)."""
     return range(number * count // pieces, (number + 1) * count // pieces)
-
-
-def _products(places: Sequence[Sequence[int]]) -> Iterator[tuple[int, ...]]:
-    """As itertools.product, which would keep every range as a list."""
-    if not places:
-        yield ()
-        return
-    for first in places[0]:
-        for rest in _products(places[1:]):
-            yield (first, *rest)

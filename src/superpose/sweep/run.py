@@ -35,7 +35,8 @@ class Outcome:
 
     `done` and `missing` count shards, `models` those in the store of the `planned` ones. `failed`
     has the shards given up, with the reason, and `hopeless` those of them that would fail again.
-    `broken` says why no shard could be written, such as that the disk is full.
+    `broken` says why no shard could be written, such as that the disk is full. `unrefined` is a
+    sweep that is not refined to the end: all planned may be there, and more will be planned.
     """
 
     done: int
@@ -46,11 +47,17 @@ class Outcome:
     hopeless: frozenset[int]
     interrupted: bool
     broken: str = ""
+    unrefined: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every model is there that there will be."""
+        return not self.missing and not self.unrefined
 
     @property
     def resumable(self) -> bool:
         """Whether to run the sweep again may do more of it."""
-        return self.missing > len(self.hopeless)
+        return self.missing > len(self.hopeless) or (not self.missing and self.unrefined)
 
 
 def run(sweep: Sweep, executor: Executor, progress: Progress | None = None) -> Outcome:
@@ -64,12 +71,6 @@ def run(sweep: Sweep, executor: Executor, progress: Progress | None = None) -> O
     Raises RecordError where the sweep cannot be read, ValueError for an executor that does not fit
     and for a sweep begun with another version of the kernel: all its models come from one.
     """
-    if sweep.kernel != cpu.VERSION and any(True for _ in sweep.missing()):
-        raise ValueError(
-            f"{sweep.folder.where}: begun with kernel {sweep.kernel}, but this superpose has "
-            f"{cpu.VERSION}, whose models are others; finish it with the version that began it, or "
-            "begin it anew in another folder"
-        )
     with _interruptions() as interruptions, _claims(sweep) as claims:
         pool = executor.start(sweep.folder.where)
         driver = _Driver(sweep, pool, claims, interruptions, progress or (lambda *_: None))
@@ -80,8 +81,13 @@ def run(sweep: Sweep, executor: Executor, progress: Progress | None = None) -> O
     return driver.outcome()
 
 
-def _is_local(sweep: Sweep) -> bool:
-    return "://" not in sweep.folder.where
+def _require_kernel(sweep: Sweep) -> None:
+    if sweep.kernel != cpu.VERSION:
+        raise ValueError(
+            f"{sweep.folder.where}: begun with kernel {sweep.kernel}, but this superpose has "
+            f"{cpu.VERSION}, whose models are others; finish it with the version that began it, or "
+            "begin it anew in another folder"
+        )
 
 
 @dataclass(slots=True)
@@ -137,11 +143,13 @@ class _Driver:
     hopeless: set[int] = field(default_factory=set)
     models: int = 0  # of the shards done
     broken: str = ""
+    unrefined: bool = False
 
     def carry_on(self) -> None:
         """Round after round until nothing is left, or no more can be done."""
-        # Damage counts as missing where reading is cheap, so that a run repairs it.
-        missing = self.sweep.missing(check=_is_local(self.sweep))
+        # Damage counts as missing, so that a run repairs it.
+        missing = self.sweep.missing(check=True)
+        self.unrefined = self.sweep.plan.rounds is not None
         while True:
             self._begin(list(missing))
             self._work_off()
@@ -152,7 +160,9 @@ class _Driver:
             # Where the file of the next round is damaged, those before are all it follows from.
             cells = refinement.next_round(replace(self.sweep, damage=""))
             if not cells:
+                self.unrefined = False
                 return
+            _require_kernel(self.sweep)
             self.sweep = self.sweep.begin_round(cells)
             missing = self.sweep.missing()
 
@@ -170,11 +180,12 @@ class _Driver:
             hopeless=frozenset(self.hopeless & failed.keys()),
             interrupted=self.interruptions.count > 0,
             broken=self.broken,
+            unrefined=self.unrefined,
         )
 
     def _index(self) -> None:
-        """Write the index of a sweep that is complete, where reading all of it is cheap."""
-        if self.broken or not _is_local(self.sweep) or any(True for _ in self.sweep.missing()):
+        """Write the index of a sweep that is complete."""
+        if self.broken or any(True for _ in self.sweep.missing()):
             return
         try:
             self.sweep.reindex()
@@ -185,6 +196,8 @@ class _Driver:
         return bool(self.interruptions.count or self.broken)
 
     def _begin(self, missing: list[int]) -> None:
+        if missing:
+            _require_kernel(self.sweep)
         # Two runners that start together should not go through the shards side by side.
         random.SystemRandom().shuffle(missing)
         self.waiting = deque(missing)

@@ -1,5 +1,6 @@
 """`Sweep`: a folder that holds a plan and the shards done so far, and gives them back verified."""
 
+import logging
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,19 +14,30 @@ import pyarrow.dataset as ds
 from superpose.engine import Run, train
 from superpose.kernels import cpu
 from superpose.records import RecordError
-from superpose.records.documents import digest, format_document, parse_document
+from superpose.records.documents import digest, format_document
 from superpose.records.files import PathLike
 from superpose.records.folders import Folder
 from superpose.records.formats import format_arrays, format_table, parse_arrays, parse_table
 from superpose.sweep import calibration, contents
 from superpose.sweep.configuration import ConfigurationError, SweepConfiguration, parse
 from superpose.sweep.done import REMEDY, Done, done_name
-from superpose.sweep.index import SWEEP, Shards, clean, examine
+from superpose.sweep.index import (
+    FORMAT,
+    ROUND_FORMAT,
+    SWEEP,
+    VERSION,
+    Findings,
+    Shards,
+    clean,
+    examine,
+    foreign,
+    read_sweep,
+    round_name,
+    with_rounds,
+)
 from superpose.sweep.plan import Plan, Shard
 
-_VERSION = 1
-_FORMAT, _ROUND_FORMAT = "superpose sweep", "superpose round"
-_LIMIT = 2**25
+_log = logging.getLogger("superpose")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,17 +84,24 @@ class Sweep:
 
         `sizes` are the models in a shard of each block; not given, they follow from a calibration
         of some seconds, for as many `cores` (those of this machine where not given). Of a sweep
-        that is there, its own count. Raises ConfigurationError where another configuration is, and
-        RecordError where the folder cannot be read or written.
+        that is there, its own count. Raises ConfigurationError where another configuration is or
+        files that are no sweep's, and RecordError where the folder cannot be read or written.
         """
+        if where == "":
+            raise ConfigurationError("the name of the folder is empty; choose an empty folder")
         folder, described = Folder(where), configuration.model_dump(mode="json")
         if not folder.has(SWEEP):
+            if other := foreign(folder):
+                raise ConfigurationError(
+                    f"{folder.where}: here are files that are no sweep's, such as {other}; choose "
+                    "an empty folder"
+                )
             if sizes is None:
                 sizes = calibration.sizes(configuration, cores=cores)
             plan = Plan(configuration, tuple(sizes))
             about = {
-                "format": _FORMAT,
-                "version": _VERSION,
+                "format": FORMAT,
+                "version": VERSION,
                 "configuration": described,
                 "sizes": plan.sizes,
                 "versions": _versions(),
@@ -104,19 +123,18 @@ class Sweep:
     def open(cls, where: PathLike) -> "Sweep":
         """Open the sweep in a folder; raises RecordError where none is, or its plan is damaged."""
         folder = Folder(where)
-        if not folder.has(SWEEP):
-            raise RecordError(f"{folder.where}: there is no sweep here ({SWEEP} is missing)")
-        path, remedy = folder.path(SWEEP), "put a copy of it back"
-        content = parse_document(path, folder.read(SWEEP, _LIMIT), _FORMAT, _VERSION, remedy)
+        content = read_sweep(folder)
         try:
             plan = Plan(parse(content["configuration"]), tuple(content["sizes"]))
             kernel = str(content["versions"]["kernel"])
         except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"{path}: not the plan of a sweep ({error}); {remedy}") from error
+            raise RecordError(
+                f"{folder.path(SWEEP)}: not the plan of a sweep ({error}); put a copy of it back"
+            ) from error
         configuration = digest(content["configuration"])
-        plan, damage = _with_rounds(folder, plan, configuration)
-        shards = Shards(folder, plan, configuration)
-        return cls(plan, folder, digest(content), kernel, damage, shards)
+        plan, damage = with_rounds(folder, plan, configuration)
+        shards = Shards(folder, plan, digest(content), configuration)
+        return cls(plan, folder, shards.sweep, kernel, damage, shards)
 
     def done(self) -> frozenset[int]:
         """The numbers of the shards that are there, by their records and the sizes of files."""
@@ -139,7 +157,7 @@ class Sweep:
         if check:
             # Whoever wrote a round may have been killed before it was on disk.
             for number in range(1, len(self.plan.rounds or ())):
-                self.folder.settle(_round_name(number))
+                self.folder.settle(round_name(number))
             done = {number for number in done if self.is_done(number)}
         return (number for number in range(self.plan.shards) if number not in done)
 
@@ -170,23 +188,24 @@ class Sweep:
         Where another process has begun the round, its cells count. Raises ValueError for cells
         that are none of the grid or were chosen before.
         """
+        self._shards.require_sweep()
         number = len(self.plan.rounds or ())
         chosen = sorted(cells)
         self.plan.with_rounds([*(self.plan.rounds or ()), chosen])
         data = format_document(
             {
-                "format": _ROUND_FORMAT,
-                "version": _VERSION,
+                "format": ROUND_FORMAT,
+                "version": VERSION,
                 "round": number,
                 "cells": chosen,
                 "configuration": self._shards.configuration,
             }
         )
-        if not self.folder.create(_round_name(number), data):
+        if not self.folder.create(round_name(number), data):
             there = self.open(self.folder.where)
             if len(there.plan.rounds or ()) > number:
                 return there
-            self.folder.write(_round_name(number), data)  # what is there is damaged
+            self.folder.write(round_name(number), data)  # what is there is damaged
         return self.open(self.folder.where)
 
     def table(
@@ -240,11 +259,12 @@ class Sweep:
     def retrain(self, index: int) -> Run:
         """Train the model of an index again, as a `[runs]` stack of one.
 
-        On the processor and with the kernel that `provenance` names, to the same bits.
+        On the processor and with the kernel that `provenance` names, to the same bits; with
+        another, a warning on the logger "superpose".
         """
         cell, run = self.plan.at(index)
         settings = self.plan.configuration
-        return train(
+        again = train(
             cell.model,
             cell.world,
             cell.training,
@@ -252,6 +272,13 @@ class Sweep:
             seed=settings.seed,
             restarts=settings.restarts,
         )
+        done, here = self._shards.maker(index), (again.kernel, again.processor)
+        if done and (done.kernel, done.processor) != here:
+            _log.warning(
+                f"retrain({index}): with kernel {here[0]} on {here[1]}, but the model in the sweep "
+                f"is of kernel {done.kernel} on {done.processor}: their bits may differ"
+            )
+        return again
 
     def query(self, sql: str) -> pa.Table:
         """The answer of DuckDB to a question about the table `models`.
@@ -264,8 +291,8 @@ class Sweep:
         except ImportError as error:
             raise ImportError("query needs DuckDB: pip install superpose[query]") from error
         schema, form = contents.schema_of(self.plan), ds.ParquetFileFormat()
-        verified = [pa.BufferReader(self._shards.data(d, "parquet")) for d in self._records()]
-        fragments = [form.make_fragment(reader) for reader in verified]
+        verified = [self._shards.current(done, "parquet")[1] for done in self._records()]
+        fragments = [form.make_fragment(pa.BufferReader(data)) for data in verified]
         models = ds.FileSystemDataset(fragments, schema, form)
         # So that no SQL reads a file, or a variable of the caller.
         alone: dict[str, Any] = {
@@ -283,8 +310,8 @@ class Sweep:
         """The Parquet files of the shards that are done, verified just now; for other engines."""
         found = []
         for done in self._records():
-            self._shards.data(done, "parquet")
-            found.append(self.folder.path(done.name("parquet")))
+            current, _ = self._shards.current(done, "parquet")
+            found.append(self.folder.path(current.name("parquet")))
         return found
 
     def provenance(self) -> pa.Table:
@@ -300,18 +327,23 @@ class Sweep:
             columns[name] = pa.array([getattr(done, name) for done in records], pa.string())
         return pa.table(columns)
 
+    def findings(self) -> Findings:
+        """`verify` and `leftovers` at once: every byte of the shards is read one time."""
+        found = examine(self._shards)
+        return Findings([*filter(None, [self.damage]), *found.problems], found.leftovers)
+
     def verify(self) -> list[str]:
         """Everything that is wrong with the files of the sweep, after reading every byte."""
-        return [*filter(None, [self.damage]), *examine(self._shards).problems]
+        return self.findings().problems
 
     def leftovers(self) -> list[str]:
         """The files that attempts left when they were killed: no damage, and never read."""
-        return examine(self._shards).leftovers
+        return self.findings().leftovers
 
     def reindex(self, grace: float = 3600.0) -> None:
         """Write the index anew from the shards, and remove leftovers older than `grace` seconds.
 
-        Younger ones may be those of an attempt that is still at work.
+        Younger ones may be those of an attempt that is still at work. So with runners' claims.
         """
         clean(self._shards, grace)
 
@@ -331,8 +363,9 @@ class Sweep:
 
     def _part(self, done: Done, wanted: pa.Schema) -> pa.Table:
         """Some columns of the table of one shard, of which the first is the index."""
+        done, data = self._shards.current(done, "parquet")
         shard, path = self.plan.shard(done.shard), self.folder.path(done.name("parquet"))
-        table = parse_table(path, self._shards.data(done, "parquet"), wanted.names, shard.models)
+        table = parse_table(path, data, wanted.names, shard.models)
         known = set(wanted.names) <= set(table.column_names)
         table = table.select(wanted.names) if known else table
         if table.schema != wanted or (
@@ -353,31 +386,6 @@ class Sweep:
         }
         run = contents.run_from(path, arrays, cells, about)
         return contents.of_cell(run, shard.cells.index(cell))
-
-
-def _with_rounds(folder: Folder, plan: Plan, configuration: str) -> tuple[Plan, str]:
-    """The plan with the rounds of refinement in the folder, and what is wrong with the next."""
-    names = folder.names("rounds") if plan.rounds is not None else {}
-    while (name := _round_name(number := len(plan.rounds or ()))) in names:
-        path = folder.path(name)
-        remedy = "`superpose sweep --out` with this folder works the round out again"
-        try:
-            content = parse_document(
-                path, folder.read(name, _LIMIT), _ROUND_FORMAT, _VERSION, remedy
-            )
-            if (content.get("round"), content.get("configuration")) != (number, configuration):
-                raise RecordError(f"{path}: a round of another sweep; {remedy}")
-            plan = plan.with_rounds([*(plan.rounds or ()), content["cells"]])
-        except RecordError as error:
-            return plan, str(error)
-        except (KeyError, TypeError, ValueError) as error:
-            return plan, f"{path}: not laid out as a round ({error}); {remedy}"
-    return plan, ""
-
-
-def _round_name(number: int) -> str:
-    """The name of the file of a round of refinement, of which the first is 1."""
-    return f"rounds/{number:04d}.json"
 
 
 def _versions() -> dict[str, str]:

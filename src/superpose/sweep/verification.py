@@ -28,8 +28,9 @@ def verify(where: str, *, reindex: bool = False) -> Findings:
         except RecordError as error:
             problems.append(str(error))
         else:
-            problems += sweep.verify()
-            leftovers += sweep.leftovers()
+            found = sweep.findings()
+            problems += found.problems
+            leftovers += found.leftovers
     prefixes = tuple(f"{name}/" for name in below)
     if not below or ("" not in below and any(not name.startswith(prefixes) for name in names)):
         problems += records.verify(where, apart=[Path(where, name) for name in below])

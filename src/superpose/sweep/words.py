@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from superpose.records.folders import Folder
 from superpose.sweep.calibration import Estimate, calibrate, estimate, sizes
 from superpose.sweep.configuration import SweepConfiguration
+from superpose.sweep.index import SWEEP
 from superpose.sweep.plan import Plan
 from superpose.sweep.run import Outcome
+from superpose.sweep.store import Sweep
 
 # Shards that are named in a summary, at most.
 _NAMED = 10
@@ -18,6 +21,17 @@ def estimates(configuration: SweepConfiguration, workers: int | None = None) -> 
     speed = calibrate(configuration)
     plan = Plan(configuration, sizes(configuration, speed, workers))
     return [estimate(plan, speed, number) for number in ([None, workers] if workers else [None])]
+
+
+def models_there(where: str, configuration: SweepConfiguration) -> int:
+    """How many models of a plan a folder holds by now.
+
+    Raises ConfigurationError where it holds a sweep of another configuration.
+    """
+    if not Folder(where).has(SWEEP):
+        return 0
+    sweep = Sweep.create(where, configuration)
+    return sum(sweep.plan.shard(number).models for number in sweep.done())
 
 
 def describe_estimates(estimates: Sequence[Estimate]) -> dict[str, Any]:
@@ -59,6 +73,7 @@ def describe_outcome(outcome: Outcome, where: str) -> dict[str, Any]:
         "failed": {str(shard): why for shard, why in sorted(outcome.failed.items())},
         "interrupted": outcome.interrupted,
         "broken": outcome.broken or None,
+        "complete": outcome.complete,
         "again": outcome.resumable,
     }
 
@@ -66,7 +81,8 @@ def describe_outcome(outcome: Outcome, where: str) -> dict[str, Any]:
 def troubles(outcome: Outcome) -> list[str]:
     """What went wrong, in sentences; what to do about it is the last."""
     if not outcome.missing:
-        return []
+        more = "refinement is not at its end; run the same command again to go on"
+        return [more] if outcome.unrefined else []
     failed = sorted(outcome.failed.items())
     lines = [f"shard {shard} was given up: {why}" for shard, why in failed[:_NAMED]]
     if len(failed) > _NAMED:
