@@ -5,6 +5,8 @@ import json
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -135,12 +137,12 @@ def test_a_full_disk_is_one_sentence_and_exit_code_3(superpose, monkeypatch):
     assert superpose("small.toml", "--out", "s", "--executor", "here", "-q")[0] == 0
 
 
-def test_a_folder_that_cannot_be_made_is_exit_code_3(superpose, folder):
+def test_a_file_where_the_folder_should_be_is_exit_code_1(superpose, folder):
     (folder / "file").write_text("mine")
     code, _, errors = superpose("small.toml", "--out", "file/s", "--executor", "here")
-    assert code == 3
+    assert code == 1  # to run it again would mend nothing
     assert errors.count("\n") == 1
-    assert "run the same command again" in errors
+    assert "choose another folder" in errors
 
 
 def test_shards_that_fail_for_good_are_named_and_exit_code_1(superpose, monkeypatch):
@@ -160,6 +162,14 @@ def test_shards_that_fail_for_good_are_named_and_exit_code_1(superpose, monkeypa
     assert out == "12 of 16 models are in s\n"
 
 
+def _claims(folder):
+    found = []
+    for path in (folder / "s" / "claims").glob("[!.]*.json"):
+        with suppress(FileNotFoundError):
+            found.append(path.read_text())
+    return found
+
+
 def test_ctrl_c_saves_what_is_in_training_and_the_same_command_does_the_rest(folder):
     (folder / "long.toml").write_text(LONG)
     command = [sys.executable, "-m", "superpose.cli", "sweep", "long.toml", "--out", "s"]
@@ -168,6 +178,9 @@ def test_ctrl_c_saves_what_is_in_training_and_the_same_command_does_the_rest(fol
     piped = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": heed}
     with subprocess.Popen([*command, "--workers", "1"], **piped) as process:
         heard = next(line for line in process.stderr if line.startswith("models: "))
+        # Its claim says that a shard has been given to the worker.
+        while process.poll() is None and not any("[]" not in text for text in _claims(folder)):
+            time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         errors = heard + process.stderr.read()
     assert process.returncode == 3, errors
