@@ -254,8 +254,7 @@ def _print_outcome(outcome: "Outcome", where: str, as_json: bool, quiet: bool) -
         for line in words.troubles(outcome):
             progress.errors.print(f"superpose: {line}", markup=False)
         if not quiet:
-            done = f"{outcome.models:,} of {outcome.planned:,} models are in {where}"
-            _output.print(done, markup=False)
+            _output.print(words.progress_line(outcome, where), markup=False)
     if outcome.complete:
         return DONE
     return PARTIAL if outcome.resumable else FAILED

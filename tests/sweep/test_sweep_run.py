@@ -13,7 +13,7 @@ import pytest
 
 from superpose.kernels import cpu
 from superpose.records import RecordError
-from superpose.sweep import configuration, refinement, work
+from superpose.sweep import configuration, refinement, words, work
 from superpose.sweep.here import Here
 from superpose.sweep.run import ATTEMPTS, run
 from superpose.sweep.store import Sweep
@@ -348,6 +348,11 @@ def test_a_refined_sweep_is_run_round_by_round_to_its_end(tmp_path):
     assert outcome.models == refined.plan.models == len(refined.table())
     assert outcome.models > sweep.plan.models
     assert told[-1] == (outcome.models, outcome.models, 0)
+    assert (outcome.rounds, outcome.grid) == (len(refined.plan.rounds), 3 * refined.plan.grid)
+    said = words.describe_outcome(outcome, "there")["refinement"]
+    assert said == {"rounds": outcome.rounds, "models of the whole grid": outcome.grid}
+    line = words.progress_line(outcome, "there")
+    assert line.endswith(f"{outcome.rounds} rounds; the whole fine grid has {outcome.grid:,}")
     # The file of a round that is damaged is worked out again.
     table, path = refined.table(), tmp_path / "rounds" / "0001.json"
     path.write_bytes(path.read_bytes()[:-2])

@@ -70,12 +70,24 @@ def describe_outcome(outcome: Outcome, where: str) -> dict[str, Any]:
         "sweep": where,
         "models": {"done": outcome.models, "planned": outcome.planned},
         "shards": {"done": outcome.done, "missing": outcome.missing},
+        "refinement": {"rounds": outcome.rounds, "models of the whole grid": outcome.grid}
+        if outcome.rounds
+        else None,
         "failed": {str(shard): why for shard, why in sorted(outcome.failed.items())},
         "interrupted": outcome.interrupted,
         "broken": outcome.broken or None,
         "complete": outcome.complete,
         "again": outcome.resumable,
     }
+
+
+def progress_line(outcome: Outcome, where: str) -> str:
+    """How much of a sweep is there, in a sentence."""
+    line = f"{outcome.models:,} of {outcome.planned:,} models are in {where}"
+    if not outcome.rounds:
+        return line
+    rounds = "1 round" if outcome.rounds == 1 else f"{outcome.rounds} rounds"
+    return f"{line}, after {rounds}; the whole fine grid has {outcome.grid:,}"
 
 
 def troubles(outcome: Outcome) -> list[str]:
