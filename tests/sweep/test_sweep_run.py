@@ -348,11 +348,12 @@ def test_a_refined_sweep_is_run_round_by_round_to_its_end(tmp_path):
     assert outcome.models == refined.plan.models == len(refined.table())
     assert outcome.models > sweep.plan.models
     assert told[-1] == (outcome.models, outcome.models, 0)
-    assert (outcome.rounds, outcome.grid) == (len(refined.plan.rounds), 3 * refined.plan.grid)
+    rounds, grid = len(refined.plan.rounds), 3 * refined.plan.grid
+    assert outcome.rounds == (rounds, grid)
     said = words.describe_outcome(outcome, "there")["refinement"]
-    assert said == {"rounds": outcome.rounds, "models of the whole grid": outcome.grid}
+    assert said == {"rounds": rounds, "models of the whole grid": grid}
     line = words.progress_line(outcome, "there")
-    assert line.endswith(f"{outcome.rounds} rounds; the whole fine grid has {outcome.grid:,}")
+    assert line.endswith(f"{rounds} rounds; the whole fine grid has {grid:,}")
     # The file of a round that is damaged is worked out again.
     table, path = refined.table(), tmp_path / "rounds" / "0001.json"
     path.write_bytes(path.read_bytes()[:-2])

@@ -37,8 +37,8 @@ class Outcome:
     has the shards given up, with the reason, and `hopeless` those of them that would fail again.
     `broken` says why no shard could be written, such as that the disk is full. `unrefined` is a
     sweep that is not refined to the end: all planned may be there, and more will be planned.
-    Of a refined sweep, `rounds` are those planned so far and `grid` the models of the whole fine
-    grid, of which `planned` are needed so far; of another, 0 and all.
+    `rounds` are those of refinement planned so far, with the models of the whole fine grid, of
+    which `planned` were needed; None where nothing is refined.
     """
 
     done: int
@@ -50,8 +50,7 @@ class Outcome:
     interrupted: bool
     broken: str = ""
     unrefined: bool = False
-    rounds: int = 0
-    grid: int = 0
+    rounds: tuple[int, int] | None = None
 
     @property
     def complete(self) -> bool:
@@ -185,8 +184,7 @@ class _Driver:
             interrupted=self.interruptions.count > 0,
             broken=self.broken,
             unrefined=self.unrefined,
-            rounds=len(plan.rounds or ()),
-            grid=plan.grid * plan.configuration.seeds,
+            rounds=plan.rounds and (len(plan.rounds), plan.grid * plan.configuration.seeds),
         )
 
     def _index(self) -> None:

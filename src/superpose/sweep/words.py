@@ -70,9 +70,8 @@ def describe_outcome(outcome: Outcome, where: str) -> dict[str, Any]:
         "sweep": where,
         "models": {"done": outcome.models, "planned": outcome.planned},
         "shards": {"done": outcome.done, "missing": outcome.missing},
-        "refinement": {"rounds": outcome.rounds, "models of the whole grid": outcome.grid}
-        if outcome.rounds
-        else None,
+        "refinement": outcome.rounds
+        and dict(zip(("rounds", "models of the whole grid"), outcome.rounds, strict=True)),
         "failed": {str(shard): why for shard, why in sorted(outcome.failed.items())},
         "interrupted": outcome.interrupted,
         "broken": outcome.broken or None,
@@ -86,8 +85,12 @@ def progress_line(outcome: Outcome, where: str) -> str:
     line = f"{outcome.models:,} of {outcome.planned:,} models are in {where}"
     if not outcome.rounds:
         return line
-    rounds = "1 round" if outcome.rounds == 1 else f"{outcome.rounds} rounds"
-    return f"{line}, after {rounds}; the whole fine grid has {outcome.grid:,}"
+    rounds, grid = outcome.rounds
+    return f"{line}, after {_rounds(rounds)}; the whole fine grid has {grid:,}"
+
+
+def _rounds(count: int) -> str:
+    return "1 round" if count == 1 else f"{count} rounds"
 
 
 def troubles(outcome: Outcome) -> list[str]:
