@@ -8,5 +8,6 @@ FASTMATH = {"reassoc", "contract", "nsz"}
 """Sums may be reordered (that is what lets them vectorise); NaN and infinity keep their meaning,
 so that a diverged model is seen."""
 
-compiled = Compiler(Path(__file__).parent)
+# By default numba looks at each divisor for a zero, and no loop that may raise becomes vectors.
+compiled = Compiler(Path(__file__).parent, error_model="numpy")
 inner = compiled.inner
