@@ -184,7 +184,9 @@ class _Driver:
             interrupted=self.interruptions.count > 0,
             broken=self.broken,
             unrefined=self.unrefined,
-            rounds=plan.rounds and (len(plan.rounds), plan.grid * plan.configuration.seeds),
+            rounds=(len(plan.rounds), plan.grid * plan.configuration.seeds)
+            if plan.rounds
+            else None,
         )
 
     def _index(self) -> None:
