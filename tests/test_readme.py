@@ -52,6 +52,20 @@ def test_every_kind_of_training_runs_as_its_page_says():
     assert names["deep"].parameters["first"].shape == (4, 5, 4)
 
 
+def test_every_kind_of_un_mixing_runs_as_its_page_says():
+    names = _run(DOCS / "unmixing.md")
+    assert names["scores"].interval("recall").low == 1.0
+    assert names["sp"].match(names["l1"], names["W"], names["h"]).recall.mean() >= 0.9
+    assert names["explained"].low > 0.99
+    assert names["transcoder"].directions.shape == (1, 20, 3)
+    norms = names["crosscoder"].layer_norms[0]
+    ratio = (norms[:, 1] / norms[:, 0]).median().item()
+    assert ratio == pytest.approx(10, rel=0.05)  # the second layer is ten times as large
+    for other in (names["again"], names["loaded"]):
+        assert torch.equal(other.W_enc, names["kept"].W_enc)
+    assert len(names["heard"]) == len(names["kept"].history)
+
+
 @pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
 def test_files_named_on_a_page_exist(page):
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text("utf-8")):

@@ -10,11 +10,16 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Activations": "activations",
+    "BatchTopK": "unmix",
     "Constant": "features",
     "Exponential": "features",
     "Features": "features",
+    "Gated": "unmix",
     "HalfNormal": "features",
+    "JumpReLU": "unmix",
     "L1": "unmix",
+    "MatchingPursuit": "unmix",
+    "Matryoshka": "unmix",
     "Plateau": "engine",
     "SAE": "unmix",
     "SAETraining": "unmix",
@@ -47,6 +52,7 @@ _MODULES = (
     "statistics",
     "sweep",
     "theory",
+    "truth",
     "unmix",
 )
 

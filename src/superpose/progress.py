@@ -14,9 +14,12 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 @runtime_checkable
 class Reporter(Protocol):
-    """Called as work goes on: of `total` things of a stage `done` are done and `failed` failed."""
+    """Called as work goes on: of `total` things of a stage `done` are done and `failed` failed.
 
-    def __call__(self, stage: str, done: int, total: int, failed: int = 0) -> None:
+    `said` is how it goes, in words.
+    """
+
+    def __call__(self, stage: str, done: int, total: int, failed: int = 0, said: str = "") -> None:
         """Show it."""
         ...
 
@@ -48,7 +51,7 @@ def bars(quiet: bool) -> Iterator[Reporter]:
     Rate and time left count from a stage's first report, which may tell of work done before.
     """
     if quiet:
-        yield lambda stage, done, total, failed=0: None
+        yield lambda stage, done, total, failed=0, said="": None
     elif errors.is_terminal:
         with _rich_bars() as tell:
             yield tell
@@ -80,15 +83,16 @@ def _rich_bars() -> Iterator[Reporter]:
         Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[said]}"),
         console=errors,
     ) as shown:
         tasks: dict[str, Any] = {}
 
-        def show(stage: str, done: int, total: int, failed: int = 0) -> None:
+        def show(stage: str, done: int, total: int, failed: int = 0, said: str = "") -> None:
             if stage not in tasks:
-                tasks[stage] = shown.add_task(stage, total=total, completed=done)
+                tasks[stage] = shown.add_task(stage, total=total, completed=done, said=said)
             words = f"{stage}, {failed} failed" if failed else stage
-            shown.update(tasks[stage], completed=done, total=total, description=words)
+            shown.update(tasks[stage], completed=done, total=total, description=words, said=said)
 
         yield show
 
@@ -99,7 +103,7 @@ def _plain_lines(every: float = 5.0) -> Reporter:
     last: dict[str, float] = {}
     finished: dict[str, int] = {}
 
-    def show(stage: str, done: int, total: int, failed: int = 0) -> None:
+    def show(stage: str, done: int, total: int, failed: int = 0, said: str = "") -> None:
         now = monotonic()
         began, before = started.setdefault(stage, (now, done))
         if done > before and stage not in going:
@@ -116,6 +120,7 @@ def _plain_lines(every: float = 5.0) -> Reporter:
         left = f", {spent / new * (total - done):.0f} s left" if new > 0 and done < total else ""
         rate = f", {new / spent:.2f}/s" if spent > 0 and new > 0 else ""
         bad = f", {failed} failed" if failed else ""
-        errors.print(f"{stage}: {done} of {total}{rate}{left}{bad}", markup=False)
+        words = f"; {said}" if said else ""
+        errors.print(f"{stage}: {done} of {total}{rate}{left}{bad}{words}", markup=False)
 
     return show

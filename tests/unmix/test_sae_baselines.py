@@ -10,12 +10,15 @@ import superpose as sp
 from superpose.unmix import (
     L1,
     SAE,
+    Lasso,
     TopK,
     faithfulness,
     ica,
     match,
     neurons,
+    pca,
     random_dictionary,
+    sparse_dictionary,
 )
 
 
@@ -25,22 +28,6 @@ def random_sae(runs, d_in, d_sae, code=None):
     W_dec = torch.nn.functional.normalize(draw(runs, d_sae, d_in), dim=-1)
     code = code or TopK(d_sae=d_sae, k=2)
     return SAE(draw(runs, d_in, d_sae), draw(runs, d_sae), W_dec, draw(runs, d_in), code)
-
-
-def test_topk_keeps_at_most_k_positive_latents_and_they_are_the_largest():
-    pre = torch.randn(3, 50, 9, generator=torch.Generator().manual_seed(0)) - 0.5
-    z = TopK(d_sae=9, k=4).latents(pre)
-    assert (z >= 0).all()
-    assert ((z > 0).sum(-1) == (pre > 0).sum(-1).clamp(max=4)).all()
-    threshold = pre.sort(-1, descending=True).values[..., 3:4]
-    assert torch.equal(z, torch.where(pre >= threshold, pre, 0).relu())
-
-
-def test_l1_gradient_is_that_of_the_plain_formula():
-    pre = torch.randn(6, 4, dtype=torch.float64).requires_grad_()
-    code = L1(d_sae=4, coefficient=0.3)
-    (gradient,) = torch.autograd.grad(code.penalty(code.latents(pre)), pre)
-    torch.testing.assert_close(gradient, 0.3 / 6 * (pre > 0).double())
 
 
 @pytest.mark.parametrize(
@@ -123,6 +110,54 @@ def test_ica_that_does_not_converge_is_told_not_raised():
         warnings.simplefilter("error")
         found = [ica(x, seed=seed) for seed in range(3)]
     assert any("did not converge" in line for each in found for line in each.advice)
+
+
+def test_principal_components_are_ordered_orthonormal_and_reconstruct():
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.standard_normal((500, 5)) * [1.0, 5.0, 2.0, 0.1, 3.0] + 2.0).float()
+    found = pca(x)
+    torch.testing.assert_close(found.decode(found.encode(x))[0], x, atol=1e-4, rtol=1e-4)
+    lines = found.directions[0, :5]
+    torch.testing.assert_close(lines @ lines.T, torch.eye(5), atol=1e-5, rtol=1e-5)
+    assert lines.abs().argmax(-1).tolist() == [1, 4, 2, 0, 3]
+
+
+def test_principal_components_explain_the_most_that_so_many_lines_can():
+    rng = np.random.default_rng(1)
+    x = torch.tensor(rng.standard_normal((300, 6)) @ rng.standard_normal((6, 6))).float()
+    share = torch.linalg.svdvals((x - x.mean(0)).double()) ** 2
+    for number in (1, 3):
+        found = match(pca(x, number), torch.eye(6), x).explained_variance[0]
+        assert found == pytest.approx(float(share[:number].sum() / share.sum()), abs=1e-5)
+    with pytest.raises(ValueError, match="spread over 6 dimensions"):
+        pca(x, 7)
+    with pytest.raises(ValueError, match="pca: all samples are equal"):
+        pca(torch.ones(5, 2))
+
+
+def test_a_learned_sparse_dictionary_beats_a_random_one_and_keeps_its_units():
+    rng = np.random.default_rng(0)
+    W = torch.nn.functional.normalize(torch.tensor(rng.standard_normal((8, 6))).float(), dim=-1)
+    f = torch.tensor((rng.random((1_500, 8)) < 0.12) * rng.uniform(1, 2, (1_500, 8))).float()
+    x = f @ W
+    found = sparse_dictionary(x, 8, penalty=0.1, epochs=5)
+    learned, chance = match(found, W, x[:300], f[:300]), match(random_dictionary(6, 8), W)
+    assert learned.mmcs.item() > chance.mmcs.item() + 0.2
+    assert learned.explained_variance.item() > 0.8
+    assert (found.encode(x[:300]) >= 0).all()
+    large = sparse_dictionary(100 * x + 7, 8, penalty=0.1, epochs=5)
+    torch.testing.assert_close(large.directions, found.directions, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        large.encode(100 * x[:50] + 7), 100 * found.encode(x[:50]), atol=0.5, rtol=0.01
+    )
+    with pytest.raises(ValueError, match="sparse_dictionary: all samples are equal"):
+        sparse_dictionary(torch.ones(5, 2), 3)
+
+
+def test_the_lasso_of_an_orthonormal_dictionary_is_the_soft_threshold():
+    x = torch.tensor([[2.0, 0.3], [-1.0, 0.7]])
+    z = Lasso(torch.eye(2), torch.ones(2), 0.5).encode(x + 1)
+    torch.testing.assert_close(z, (x - 0.5).relu(), atol=1e-3, rtol=1e-3)
 
 
 def test_pursuit_explains_more_with_each_round_and_never_counts_twice():

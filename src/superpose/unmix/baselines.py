@@ -1,4 +1,4 @@
-"""What a sparse autoencoder has to beat: neurons, random directions, and independent components.
+"""What a sparse autoencoder has to beat: fixed and fitted dictionaries that nobody trained so.
 
 A neuron or a component is a line, but a feature is a ray: it is active or not. Each line is given
 to the scores as its two rays, ReLU of plus and of minus. That favours the baseline: no line can
@@ -28,6 +28,27 @@ def neurons(d: int) -> SAE:
     return _rays(torch.eye(d), torch.eye(d), torch.zeros(d))
 
 
+def pca(acts: Activations | Float[Tensor, "samples d_in"], components: int | None = None) -> SAE:
+    """Principal components about the mean, those of largest variance first: 2r rays.
+
+    By default all of the spread's rank r. Raises ValueError when all samples are equal, and for a
+    number of components outside 1 to r.
+
+    >>> pca(torch.tensor([[0.0, 1.0], [0.0, 3.0]])).directions.round().abs()
+    tensor([[[0., 1.],
+             [0., 1.]]])
+    """
+    x = _table(acts)
+    centre, lines, rank = _principal(x, "pca")
+    if components is not None and not 1 <= components <= rank:
+        raise ValueError(
+            f"pca(components={components!r}): the samples spread over {rank} dimensions, so there "
+            f"are 1 to {rank} components"
+        )
+    W = torch.from_numpy(lines[:components].astype(np.float32))
+    return _rays(W.mT.contiguous(), W, torch.from_numpy(centre.astype(np.float32)))
+
+
 def ica(acts: Activations | Float[Tensor, "samples d_in"], seed: int = 0) -> SAE:
     """Independent components (FastICA) of the activations: 2r rays, r the rank of their spread.
 
@@ -38,12 +59,8 @@ def ica(acts: Activations | Float[Tensor, "samples d_in"], seed: int = 0) -> SAE
     from sklearn.decomposition import FastICA
     from sklearn.exceptions import ConvergenceWarning
 
-    x = (acts if isinstance(acts, Activations) else Activations(acts)).x.cpu().double().numpy()
-    centre = x.mean(0)
-    strength = np.linalg.svd(x - centre, compute_uv=False)
-    rank = int((strength > 1e-5 * strength[0]).sum()) if strength[0] > 0 else 0
-    if rank == 0:
-        raise ValueError("ica: all samples are equal, so there is nothing to un-mix")
+    x = _table(acts)
+    centre, _, rank = _principal(x, "ica")
     # scikit-learn takes 32 bits.
     state = seed % 2**32
     model = FastICA(rank, whiten="unit-variance", random_state=state, max_iter=1000, tol=1e-4)
@@ -61,6 +78,79 @@ def ica(acts: Activations | Float[Tensor, "samples d_in"], seed: int = 0) -> SAE
         torch.from_numpy(centre.astype(np.float32)),
         advice=(advice,) if stuck else (),
     )
+
+
+def sparse_dictionary(
+    acts: Activations | Float[Tensor, "samples d_in"],
+    d_sae: int,
+    penalty: float = 0.1,
+    seed: int = 0,
+    epochs: int = 10,
+) -> "Lasso":
+    r"""Sparse dictionary learning, online, with non-negative amplitudes.
+
+    In units in which the mean squared norm about the mean is 1 it minimises the mean of
+    $\frac12 \|x - z D\|^2 + \alpha \|z\|_1$ over D of rows no longer than 1 and z ≥ 0, α the
+    `penalty`: scikit-learn's MiniBatchDictionaryLearning. No encoder is learned: each sample is
+    solved for. Raises ValueError when all samples are equal. Source: Mairal et al. 2009.
+    """
+    from sklearn.decomposition import MiniBatchDictionaryLearning
+
+    x = _table(acts)
+    centre, _, _ = _principal(x, "sparse_dictionary")
+    scale = float(np.sqrt(((x - centre) ** 2).sum(1).mean()))
+    model = MiniBatchDictionaryLearning(
+        n_components=d_sae,
+        alpha=penalty,  # pyright: ignore[reportArgumentType]
+        max_iter=epochs,
+        fit_algorithm="cd",
+        positive_code=True,
+        # scikit-learn takes 32 bits.
+        random_state=seed % 2**32,
+    )
+    model.fit((x - centre) / scale)
+    rows = torch.from_numpy(model.components_.astype(np.float32))
+    return Lasso(
+        torch.nn.functional.normalize(rows, dim=-1),
+        torch.from_numpy(centre.astype(np.float32)),
+        penalty * scale,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lasso:
+    r"""A fixed dictionary whose amplitudes are solved for, sample by sample.
+
+    $z = \arg\min_{z \ge 0} \frac12 \|x - b - z D\|^2 + \alpha \|z\|_1$ with the unit
+    `directions` D, `bias` b and `penalty` α, by scikit-learn's coordinate descent.
+
+    >>> z = Lasso(torch.eye(2), torch.zeros(2), 0.5).encode(torch.tensor([[2.0, 0.25]]))
+    >>> z.round(decimals=3)
+    tensor([[1.5000, 0.0000]])
+    """
+
+    directions: Float[Tensor, "d_sae d_in"]
+    bias: Float[Tensor, " d_in"]
+    penalty: float
+
+    def encode(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
+        """The amplitudes that minimise the loss."""
+        from sklearn.decomposition import sparse_encode
+
+        code = sparse_encode(
+            # In float32 the tolerance lies below the rounding, and no solve would end.
+            (x - self.bias).double().numpy(),
+            self.directions.double().numpy(),
+            algorithm="lasso_cd",
+            alpha=self.penalty,
+            positive=True,
+            max_iter=10_000,
+        )
+        return torch.from_numpy(np.asarray(code, np.float32))
+
+    def decode(self, z: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_in"]:
+        """The sum of the directions by their amplitudes, and the bias."""
+        return z @ self.directions + self.bias
 
 
 def random_dictionary(d_in: int, d_sae: int, seed: int = 0) -> "Pursuit":
@@ -96,6 +186,24 @@ class Pursuit:
     def decode(self, z: Float[Tensor, "*run batch d_sae"]) -> Float[Tensor, "*run batch d_in"]:
         """The sum of the directions by their amplitudes."""
         return z @ self.directions
+
+
+def _table(acts: Activations | Tensor) -> Float[np.ndarray, "samples d_in"]:
+    return (acts if isinstance(acts, Activations) else Activations(acts)).x.cpu().double().numpy()
+
+
+def _principal(
+    x: Float[np.ndarray, "samples d_in"], call: str
+) -> tuple[Float[np.ndarray, " d_in"], Float[np.ndarray, "rank d_in"], int]:
+    """Mean, principal axes in order of their variance, and rank of the spread."""
+    centre = x.mean(0)
+    values, axes = np.linalg.eigh((x - centre).T @ (x - centre))
+    # A hundred-thousandth of the largest deviation is rounding.
+    rank = int((values > 1e-10 * values[-1]).sum()) if values[-1] > 0 else 0
+    if rank == 0:
+        raise ValueError(f"{call}: all samples are equal, so there is nothing to un-mix")
+    lines = axes.T[::-1]
+    return centre, lines[:rank], rank
 
 
 def _rays(

@@ -1,7 +1,9 @@
 """Matching a dictionary to the true directions: did it find what was put in?"""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,23 +11,38 @@ import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from scipy.integrate import quad
-from scipy.optimize import linear_sum_assignment
 from scipy.special import betainc
 from torch import Tensor
 
-from superpose.statistics import Interval, mean_interval
+from superpose.statistics import Interval, least_detectable_difference, mean_interval
+from superpose.unmix.detection import (
+    Correlations,
+    Hits,
+    Scores,
+    Sums,
+    coverage_by_decile,
+    harmonic,
+    resampled,
+)
+from superpose.unmix.evidence import Errors, Evidence, activation_assignment, assign
+from superpose.unmix.firing import Active, size
 from superpose.unmix.sae import Dictionary
+from superpose.unmix.shrinkage import Slopes
 
 THRESHOLD = 0.9
-_CHUNK = 16_384
+_FIRING = "activations and active"
+_AMPLITUDES = "activations, and active as amplitudes"
 _NEEDS = {
     "l0": "activations",
     "explained_variance": "activations",
     "dead": "activations",
-    "firing_precision": "activations and active",
-    "firing_recall": "activations and active",
-    "firing_f1": "activations and active",
+    "firing_precision": _FIRING,
+    "firing_recall": _FIRING,
+    "firing_f1": _FIRING,
+    "mcc_activation": _AMPLITUDES,
+    "shrinkage": _AMPLITUDES,
 }
+_FIELDS = ("scores", "assignment", "features", "sums", "threshold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +51,20 @@ class Match:
 
     A score is read as an attribute, `match.recall`. `assignment` holds the latent of each true
     direction in the one-to-one matching of largest total cosine, −1 where there were too few.
+    `features` says the same feature by feature: the largest cosine with any latent, `best`, that
+    with the assigned one, `cosine`, and, where measured, its `frequency` (the share of samples it
+    is on in), `precision`, `recall`, `f1`, `shrinkage`, `gain` and `offset`. `sums` is what the
+    scores on samples are made of, block by block.
     """
 
     scores: dict[str, Float[np.ndarray, " runs"]]
     assignment: Int[np.ndarray, "runs k"]
+    features: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    sums: tuple[Sums, ...] = ()
+    threshold: float = THRESHOLD
 
     def __getattr__(self, name: str) -> Float[np.ndarray, " runs"]:
-        if name.startswith("__") or name in ("scores", "assignment"):
+        if name.startswith("__") or name in _FIELDS:
             raise AttributeError(name)
         if name in self.scores:
             return self.scores[name]
@@ -52,26 +76,90 @@ class Match:
         """Mean of a score over the runs with its 95 % interval."""
         return mean_interval(getattr(self, name))
 
+    def sample_interval(self, name: str, minus: "Match | None" = None) -> Interval:
+        """Mean of a score over the runs with its 95 % interval under resampling of the samples.
+
+        It says how sure the samples make the score of these runs, not how others would do. With
+        `minus` it is the difference to another match on the same samples, resampled in pairs.
+        The bootstrap draws blocks of consecutive samples, at most 64 of them. Raises ValueError
+        for scores of directions alone, and for a pair that saw other numbers of samples.
+        """
+        number = self._blocks(name)
+        value = getattr(self, name).mean()
+        replicas = resampled(self.sums, name, number)
+        if minus is not None:
+            if minus._blocks(name) != number or minus._samples() != self._samples():
+                raise ValueError(
+                    f"sample_interval({name!r}, minus=...): both have to be scored on the same "
+                    f"samples, but saw {self._samples()} and {minus._samples()}"
+                )
+            value -= getattr(minus, name).mean()
+            replicas = replicas - resampled(minus.sums, name, number)
+        low, high = np.quantile(replicas, [0.025, 0.975])
+        return Interval(float(value), float(low), float(high))
+
+    def least_difference(self, name: str) -> float:
+        """The difference of means that as many runs of each of two such dictionaries can detect.
+
+        With power 0.8 at the 5 % level, for the spread over runs seen here; infinite for one run.
+        """
+        values = getattr(self, name)
+        if len(values) < 2:
+            return np.inf
+        return least_detectable_difference(float(values.std(ddof=1)), len(values))
+
     def table(self) -> pa.Table:
         """One row a run, one column a score."""
         runs = len(self.assignment)
         return pa.table({"run": np.arange(runs), **self.scores})
+
+    def feature_table(self) -> pa.Table:
+        """One row a run and true direction: run, feature, latent, and its entry in `features`."""
+        runs, k = self.assignment.shape
+        run, feature = np.divmod(np.arange(runs * k), k)
+        own = {
+            name: np.broadcast_to(values, (runs, k)).ravel()
+            for name, values in self.features.items()
+        }
+        return pa.table({"run": run, "feature": feature, "latent": self.assignment.ravel(), **own})
+
+    def deciles(self) -> pa.Table:
+        """Which features are found, by how often they are on, with intervals over the runs.
+
+        One row a tenth of the features that are ever on, the rarest first: `decile`, `features`,
+        `frequency_low` and `frequency_high`, and `coverage` (the share above the threshold), the
+        mean largest `cosine` and `f1`, each with `_low` and `_high`.
+        """
+        if "frequency" not in self.features:
+            raise ValueError(
+                "deciles(): how often a feature is on is not known: give match() " + _FIRING
+            )
+        return coverage_by_decile(self.features, self.threshold)
+
+    def _samples(self) -> int:
+        return int(getattr(self.sums[0], "samples").sum())  # noqa: B009
+
+    def _blocks(self, name: str) -> int:
+        if not self.sums:
+            raise ValueError(f"sample_interval({name!r}): give match() {_NEEDS.get(name, _FIRING)}")
+        return len(getattr(self.sums[0], "samples"))  # noqa: B009
 
 
 def match(
     sae: Dictionary,
     truth: Float[Tensor, "k d_in"],
     activations: Float[Tensor, "samples d_in"] | None = None,
-    active: Bool[Tensor, "rows features"] | None = None,
+    active: Active | None = None,
+    threshold: float = THRESHOLD,
 ) -> Match:
     r"""Score a dictionary against the true directions, by signed cosine: rays, not lines.
 
     From directions alone: `mmcs`, the mean over true directions of the largest cosine with a
     latent; `mmcs_reverse`, latents and truth exchanged; `mmcs_random`, what as many random
     directions would reach; `mcc`, the mean cosine of the one-to-one matching; `recall`, the share
-    of true directions with a latent at cosine above 0.9; `precision`, the share of latents with
-    exactly one true direction above 0.9; `uniqueness`, the share of latents
-    whose partner in the one-to-one matching lies above 0.9, which duplicates lower; `f1` of recall
+    of true directions with a latent at cosine above the threshold, 0.9; `precision`, the share of
+    latents with exactly one true direction above it; `uniqueness`, the share of latents
+    whose partner in the one-to-one matching lies above it, which duplicates lower; `f1` of recall
     and precision.
 
     With `activations`: `l0`, latents active a sample; `explained_variance`,
@@ -80,28 +168,37 @@ def match(
 
     With `active`, which feature is on in which sample: `firing_precision`, `firing_recall` and
     `firing_f1` of the assigned latent as a detector of its feature, averaged over the features
-    that are ever on. A feature whose latent is at 0.9 or less is not covered and counts 0.
+    that are ever on. A feature whose latent is at the threshold or less is not covered and
+    counts 0. `active` is a table of truth values or of amplitudes, or sparse rows of amplitudes
+    (`Activity`, as a world draws them). With amplitudes f also: `mcc_activation`, the mean
+    |correlation| of latent and amplitude in the one-to-one matching where it is largest;
+    `shrinkage`, the mean slope $\sum z a / \sum a^2$ over covered features, a = f ‖direction‖.
 
-    All lie in [0, 1] or [−1, 1], 1 is good, but for l0 and dead. Raises ValueError for true
-    directions of zero length and shapes that do not fit.
+    All lie in [0, 1] or [−1, 1], 1 is good, but for l0 and dead. Memory is that of the table of
+    cosines, 4 k d_sae bytes (8 while matching), and 8 bytes an active latent. Raises ValueError
+    for true directions of zero length and shapes that do not fit.
 
     >>> from superpose.unmix.baselines import neurons
     >>> match(neurons(2), torch.tensor([[2.0, 0.0], [0.0, -1.0]])).recall
     array([1.])
     """
-    _check(sae, truth, activations, active)
-    unit = torch.nn.functional.normalize(truth.detach().double().cpu(), dim=-1)
-    directions = sae.directions.detach().double().cpu()
-    directions = directions.reshape(-1, *directions.shape[-2:])
-    cosine = (unit @ directions.mT).numpy()
-    assignment = np.stack([_assign(run) for run in cosine])
-    measured, alive = {}, np.ones((len(cosine), cosine.shape[-1]), bool)
-    if activations is not None:
-        covered = _assigned(cosine, assignment) > THRESHOLD
-        watch = _Watch(len(cosine), cosine.shape[-1], assignment, covered)
-        watch.read(sae, activations, active)
-        measured, alive = watch.scores(), watch.fired
-    return Match(_geometry(cosine, assignment, alive, directions.shape[-1]) | measured, assignment)
+    check(sae, truth, activations, active)
+    truth = truth.detach().cpu()
+    found = None if activations is None else Evidence.of(sae, activations, active, len(truth))
+    scores, assignment, each = _geometry(sae, truth, found, threshold)
+    if found is None:
+        return Match(scores, assignment, each, threshold=threshold)
+    sums = _sums(found, truth, assignment, each["cosine"] > threshold)
+    once = np.ones(len(found.errors.samples))
+    scores["dead"] = 1.0 - found.fired.mean(-1)
+    for part in sums:
+        scores |= part.scores(once)
+        if isinstance(part, Hits):
+            each |= part.each(once)
+            each["frequency"] = each["frequency"] / size(found.summing)[1]
+        elif isinstance(part, Slopes):
+            each |= part.each(once)
+    return Match(scores, assignment, each, sums, threshold)
 
 
 @lru_cache
@@ -116,20 +213,33 @@ def random_mmcs(d_in: int, d_sae: int) -> float:
     """
     if d_in == 1:
         return 1.0 - 2.0 * 0.5**d_sae
-    half = (d_in - 1) / 2
 
     def above(c: float) -> float:
-        return float(1.0 - betainc(half, half, (1 + c) / 2) ** d_sae)
+        return random_reach(c, d_in, d_sae)
 
     return quad(above, -1, 0)[0] + quad(above, 0, 1, limit=200)[0] - 1.0
 
 
-def _check(
+def random_reach(cosine: float, d_in: int, d_sae: int) -> float:
+    r"""The chance that one of `d_sae` random directions comes closer than `cosine` to a given one.
+
+    $1 - F(c)^K$, as in `random_mmcs`.
+
+    >>> round(random_reach(0.0, 2, 1), 6)
+    0.5
+    """
+    half = (d_in - 1) / 2
+    below = betainc(half, half, (1 + cosine) / 2) if d_in > 1 else float(cosine >= 1) / 2 + 0.5
+    return float(1.0 - below**d_sae)
+
+
+def check(
     sae: Dictionary,
     truth: Tensor,
     activations: Tensor | None,
-    active: Tensor | None,
+    active: Active | None,
 ) -> None:
+    """Raise ValueError for true directions, activations and activity that do not fit."""
     d_in = sae.directions.shape[-1]
     if truth.ndim != 2 or truth.shape[1] != d_in or len(truth) == 0:
         raise ValueError(f"match: truth of shape {list(truth.shape)} has to be [k, d_in={d_in}]")
@@ -139,124 +249,67 @@ def _check(
             f"match: true directions {short[:5]} have no length; leave out features that the "
             "model does not represent"
         )
-    if active is None:
-        return
-    if activations is None:
+    if active is not None and activations is None:
         raise ValueError("match: active needs the activations of the same samples")
-    if active.shape != (len(activations), len(truth)):
-        raise ValueError(
-            f"match: active of shape {list(active.shape)} has to be [samples={len(activations)}, "
-            f"k={len(truth)}]"
-        )
 
 
-def _assign(cosine: Float[np.ndarray, "k d_sae"]) -> Int[np.ndarray, " k"]:
-    latent = np.full(len(cosine), -1)
-    rows, columns = linear_sum_assignment(cosine, maximize=True)
-    latent[rows] = columns
-    return latent
-
-
-def _assigned(
-    cosine: Float[np.ndarray, "runs k d_sae"], assignment: Int[np.ndarray, "runs k"]
-) -> Float[np.ndarray, "runs k"]:
-    """Cosine of each true direction with its latent, 0 where it has none."""
-    picked = np.take_along_axis(cosine, assignment.clip(0)[..., None], -1)[..., 0]
-    return np.where(assignment < 0, 0.0, picked)
+def _sums(
+    found: Evidence,
+    truth: Float[Tensor, "k d_in"],
+    assignment: Int[np.ndarray, "runs k"],
+    covered: Bool[np.ndarray, "runs k"],
+) -> tuple[Errors | Hits | Correlations | Slopes, ...]:
+    if found.features is None:
+        return (found.errors,)
+    features, latents, summing = found.features, found.latents, found.summing
+    hits = Hits.count(features, latents, assignment, covered, summing)
+    if not found.amplitudes:
+        return found.errors, hits
+    closest = activation_assignment(features, latents)
+    return (
+        found.errors,
+        hits,
+        Correlations.count(features, latents, closest, summing),
+        Slopes.count(found.lengths(truth), latents, assignment, covered, summing),
+    )
 
 
 def _geometry(
-    cosine: Float[np.ndarray, "runs k d_sae"],
-    assignment: Int[np.ndarray, "runs k"],
-    alive: Bool[np.ndarray, "runs d_sae"],
-    d_in: int,
-) -> dict[str, Float[np.ndarray, " runs"]]:
-    close = cosine > THRESHOLD
-    living = alive.sum(-1)
-    recall = close.any(-1).mean(-1)
-    precision = _share(((close.sum(-2) == 1) & alive).sum(-1), living)
-    cosines = _assigned(cosine, assignment)
-    paired = (cosines > THRESHOLD) & np.take_along_axis(alive, assignment.clip(0), -1)
-    return {
-        "mmcs": cosine.max(-1).mean(-1),
-        "mmcs_reverse": cosine.max(-2).mean(-1),
-        "mmcs_random": np.full(len(cosine), random_mmcs(d_in, cosine.shape[-1])),
-        "mcc": cosines.mean(-1),
-        "recall": recall,
-        "precision": precision,
-        "uniqueness": _share(paired.sum(-1), living),
-        "f1": _harmonic(recall, precision),
-    }
-
-
-class _Watch:
-    """Sums over samples, chunk by chunk: errors, firing, and hits of the assigned latents."""
-
-    def __init__(
-        self,
-        runs: int,
-        d_sae: int,
-        assignment: Int[np.ndarray, "runs k"],
-        covered: Bool[np.ndarray, "runs k"],
-    ) -> None:
-        self.assignment, self.covered = assignment, covered
-        self.fired = np.zeros((runs, d_sae), bool)
-        self.active, self.error = np.zeros(runs), np.zeros(runs)
-        self.samples, self.spread = 0, 0.0
-        k = assignment.shape[1]
-        self.hits, self.calls, self.positives = np.zeros((runs, k)), np.zeros((runs, k)), None
-
-    @torch.no_grad()
-    def read(self, sae: Dictionary, x: Tensor, active: Tensor | None) -> None:
-        centre = x.double().mean(0)
-        self.samples = len(x)
-        self.spread = sum(float(((part.double() - centre) ** 2).sum()) for part in x.split(_CHUNK))
-        if active is not None:
-            self.positives = active.sum(0).cpu().numpy()
-        for start in range(0, len(x), _CHUNK):
-            part = x[start : start + _CHUNK]
-            code = sae.encode(part)
-            left = part - sae.decode(code)
-            left = left.reshape(-1, *left.shape[-2:]).double()
-            self.error += (left**2).sum((-1, -2)).cpu().numpy()
-            on = (code > 0).reshape(-1, *code.shape[-2:]).cpu()
-            self.fired |= on.any(-2).numpy()
-            self.active += on.sum((-1, -2)).numpy()
-            if active is not None:
-                truth = active[start : start + _CHUNK].cpu().numpy()
-                self._count_hits(on.numpy(), truth)
-
-    def _count_hits(
-        self, on: Bool[np.ndarray, "runs batch d_sae"], truth: Bool[np.ndarray, "batch k"]
-    ) -> None:
-        calls = np.take_along_axis(on, self.assignment.clip(0)[:, None, :], -1)
-        self.calls += calls.sum(-2)
-        self.hits += (calls & truth).sum(-2)
-
-    def scores(self) -> dict[str, Float[np.ndarray, " runs"]]:
-        spread = self.spread or np.nan
-        scores = {
-            "l0": self.active / self.samples,
-            "explained_variance": 1.0 - self.error / spread,
-            "dead": 1.0 - self.fired.mean(-1),
-        }
-        if self.positives is not None:
-            precision = np.where(self.covered, _share(self.hits, self.calls), 0.0)
-            recall = np.where(self.covered, _share(self.hits, self.positives), 0.0)
-            seen = self.positives > 0
-            for name, each in (
-                ("firing_precision", precision),
-                ("firing_recall", recall),
-                ("firing_f1", _harmonic(precision, recall)),
-            ):
-                scores[name] = each[:, seen].mean(-1) if seen.any() else np.full(len(each), np.nan)
-        return scores
-
-
-def _share(part: NDArray, whole: NDArray) -> NDArray:
-    """part / whole, 0 where there is nothing."""
-    return part / np.maximum(whole, 1)
-
-
-def _harmonic(a: NDArray, b: NDArray) -> NDArray:
-    return 2 * a * b / np.where(a + b > 0, a + b, 1.0)
+    sae: Dictionary,
+    truth: Float[Tensor, "k d_in"],
+    found: Evidence | None,
+    threshold: float,
+) -> tuple[Scores, Int[np.ndarray, "runs k"], dict[str, NDArray[Any]]]:
+    """Scores of directions alone, the assignment, and the cosines of each feature."""
+    unit = torch.nn.functional.normalize(truth.double(), dim=-1).float()
+    directions = sae.directions.detach().float().cpu()
+    directions = directions.reshape(-1, *directions.shape[-2:])
+    runs, d_sae, d_in = directions.shape
+    alive = np.ones((runs, d_sae), bool) if found is None else found.fired
+    rows = []
+    # One run at a time: the table of cosines is the largest thing there is.
+    for own, living in zip(directions, alive, strict=True):
+        cosine = (unit @ own.T).numpy()
+        close = cosine > threshold
+        latent = assign(cosine)
+        paired = np.take_along_axis(cosine, latent.clip(0)[:, None], 1)[:, 0]
+        paired = np.where(latent < 0, 0.0, paired)
+        unique = ((paired > threshold) & living[latent.clip(0)]).sum()
+        rows.append(
+            {
+                "mmcs": cosine.max(1).mean(dtype=np.float64),
+                "mmcs_reverse": cosine.max(0).mean(dtype=np.float64),
+                "mmcs_random": random_mmcs(d_in, d_sae),
+                "mcc": paired.mean(dtype=np.float64),
+                "recall": close.any(1).mean(),
+                "precision": ((close.sum(0) == 1) & living).sum() / max(living.sum(), 1),
+                "uniqueness": unique / max(living.sum(), 1),
+                "latent": latent,
+                "cosine": paired,
+                "best": cosine.max(1),
+            }
+        )
+    stack = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    assignment = stack.pop("latent")
+    each = {name: stack.pop(name) for name in ("best", "cosine")}
+    return stack | {"f1": harmonic(stack["recall"], stack["precision"])}, assignment, each

@@ -1,308 +1,300 @@
-"""Training sparse autoencoders: one loop for every code."""
+"""Training dictionaries: a stack of members on one stream of batches."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from superpose.activations import Activations
+from superpose.engine.shards import threads
+from superpose.unmix import stream
+from superpose.unmix.checkpoint import Checkpoints, identity
 from superpose.unmix.codes import Code
+from superpose.unmix.members import COLUMNS, Member
+from superpose.unmix.recipe import SAETraining
 from superpose.unmix.sae import SAE
+from superpose.unmix.stream import Stream
+from superpose.unmix.weights import Layout, aligned, fold
 
-_RECORDS = 100
-_POOL = 4096
-_BETA_1, _BETA_2 = 0.9, 0.999
+_ROWS = 100
+_BLOCK = 1 << 18  # numbers of input that a thread takes through a member at a time
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SAETraining:
-    """How long and how fast: `samples` in batches, Adam with a linear warm-up and decay.
-
-    `warmup` and `decay` are shares of the training. A latent that has been silent for
-    `dead_after` samples is dead; dead latents are counted, and revived until the decay begins.
-    Raises ValueError for a value outside its range.
-    """
-
-    samples: int = 1_000_000
-    batch: int = 512
-    lr: float = 1e-2
-    warmup: float = 0.05
-    decay: float = 0.3
-    dead_after: int = 50_000
-
-    def __post_init__(self) -> None:
-        for name in ("samples", "batch", "dead_after"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(
-                    f"SAETraining({name}={value!r}): {name} is a whole number of at least 1"
-                )
-        if not 0.0 < self.lr < np.inf:
-            raise ValueError(f"SAETraining(lr={self.lr!r}): lr is positive and finite")
-        if min(self.warmup, self.decay) < 0.0 or not self.warmup + self.decay <= 1.0:
-            raise ValueError(
-                f"SAETraining(warmup={self.warmup!r}, decay={self.decay!r}): they are shares of "
-                "the training, at least 0 and together at most 1"
-            )
-
-    @property
-    def steps(self) -> int:
-        """The number of batches, enough to hold `samples`."""
-        return -(-self.samples // self.batch)
-
-    def rate(self, step: int) -> float:
-        """The learning rate of one step.
-
-        >>> recipe = SAETraining(samples=100, batch=1, lr=1.0, warmup=0.1, decay=0.2)
-        >>> recipe.rate(0), recipe.rate(50), recipe.rate(99)
-        (0.1, 1.0, 0.05)
-        """
-        rise = (step + 1) / max(self.warmup * self.steps, 1.0)
-        fall = (self.steps - step) / max(self.decay * self.steps, 1.0)
-        return self.lr * min(1.0, rise, fall)
+Callback = Callable[[dict[str, Any]], None]
+Progress = Callable[[int, int], None]
 
 
+@overload
 def unmix(
-    acts: Activations | Float[Tensor, "samples d_in"],
+    acts: Any,
     code: Code,
     training: SAETraining | None = None,
     *,
+    target: Any = None,
     seeds: int | range = 3,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> SAE:
-    """Train a stack of sparse autoencoders on `acts`, one for each of `seeds`.
+    progress: Progress | None = None,
+    callback: Callback | None = None,
+    folder: str | Path | None = None,
+) -> SAE: ...
+@overload
+def unmix(
+    acts: Any,
+    code: Sequence[Code],
+    training: SAETraining | None = None,
+    *,
+    target: Any = None,
+    seeds: int | range = 3,
+    seed: int = 0,
+    progress: Progress | None = None,
+    callback: Callback | None = None,
+    folder: str | Path | None = None,
+) -> list[SAE]: ...
+def unmix(
+    acts: Any,
+    code: Code | Sequence[Code],
+    training: SAETraining | None = None,
+    *,
+    target: Any = None,
+    seeds: int | range = 3,
+    seed: int = 0,
+    progress: Progress | None = None,
+    callback: Callback | None = None,
+    folder: str | Path | None = None,
+) -> SAE | list[SAE]:
+    """Train a stack of dictionaries on `acts`, one for each of `seeds`; of each of several codes.
 
-    Each member has its own initial weights and its own shuffling, functions of (`seed`, its
-    number) alone: `seeds=range(2, 3)` trains member 2 as it is in the stack, bit for bit. Batches
-    are cut from permutations of the samples, so that every sample comes once an epoch.
-    Activations are centred and scaled to mean squared norm 1 for training, and the weights are
-    given back in the units of `acts`. `progress(done, total)` hears of the steps of all members.
+    All members see one stream of batches, a function of `seed` alone. First weights are a
+    function of (`seed`, the member's number) alone, so that codes of one width start equal, and
+    `seeds=range(2, 3)` trains member 2 as it is in the stack, bit for bit, on any number of
+    threads. Training happens in units in which the samples have mean 0 and mean squared norm 1;
+    the weights are given back in the units of `acts`, the same function of the data.
+
+    `acts` is whatever `unmix.stream` reads: Activations, a tensor or array, a file or a folder of
+    files, a function that returns an iterator, or a world that draws batches. With a `target` of
+    the same samples the result is a transcoder; a sequence of Activations makes a crosscoder,
+    whose layers each have units of their own. With a `folder` the training is kept there every
+    minute and at an interrupt, and the same call goes on, bit for bit.
+
+    `callback` hears of each row of the history: step, run, code, loss, l0, explained_variance,
+    dead, rate. The means are over the steps since the last row; the explained variance is
+    1 - Σ‖x - x̂‖² / Σ‖x - x̄‖² with the denominator that of all data, dead the share of latents
+    silent for `dead_after` samples, and the rate in samples a second of the whole stack.
+    `progress(done, total)` hears of the steps of all members.
 
     Raises ValueError when all samples are equal. A training that diverged is told in `advice`.
     """
+    codes = [code] if isinstance(code, Code) else list(code)
     training = SAETraining() if training is None else training
-    x = (acts if isinstance(acts, Activations) else Activations(acts)).x
     runs = range(seeds) if isinstance(seeds, int) else seeds
-    if len(runs) == 0 or min(runs) < 0 or not 0 <= seed < 2**32:
+    if not codes or len(runs) == 0 or min(runs) < 0 or not 0 <= seed < 2**32:
         raise ValueError(
-            f"unmix(seeds={seeds!r}, seed={seed!r}): train at least one member; seeds are whole "
-            "numbers of at least 0, and seed is below 2**32"
+            f"unmix(seeds={seeds!r}, seed={seed!r}): train at least one member of at least one "
+            "code; seeds are whole numbers of at least 0, and seed is below 2**32"
         )
-    centre, scale = _units(x)
-    x = (x - centre) / scale
-    trained = []
-    with _one_thread():
-        for place, run in enumerate(runs):
-            source = np.random.Philox(key=np.array([seed, run], np.uint64))
-            member = _Member(x, code, training, source)
-            for step in range(training.steps):
-                member.step(step)
-                if progress is not None:
-                    progress(place * training.steps + step + 1, len(runs) * training.steps)
-            trained.append(member)
-    W_enc, b_enc, W_dec, b_dec = (
-        torch.stack(same).detach() for same in zip(*(m.weights for m in trained), strict=True)
-    )
-    return SAE(
-        W_enc,
-        b_enc * scale,
-        W_dec,
-        b_dec * scale + centre,
-        code,
-        history=_history(runs, trained),
-        advice=tuple(
-            f"member {r}: {m.advice}" for r, m in zip(runs, trained, strict=True) if m.advice
-        ),
-    )
+    device = acts.x.device if isinstance(acts, Activations) else getattr(acts, "device", "cpu")
+    source = stream.source(acts, target)
+    # To digest all samples takes a while.
+    named = identity(codes, training, runs, seed, source.digest()) if folder else {}
+    with _one_thread(), Checkpoints(folder, named) as kept:
+        state = kept.load() or {}
+        with stream.open(source, training.batch, seed, state=state.get("stream")) as batches:
+            stack = _Stack(batches, codes, training, [(seed, run) for run in runs], device)
+            if folder:
+                batches.state()  # says now what cannot be resumed
+            stack.restore(state)
+            stack.train(kept, progress, callback)
+            trained = stack.finished()
+    return trained[0] if isinstance(code, Code) else trained
 
 
-class _Member:
-    """One autoencoder in training.
-
-    Members take turns and share no tensor: in a batched product the bits of one matrix may
-    depend on how many others there are, and on where they lie in memory.
-    """
+class _Stack:
+    """Members of several codes and seeds, and how far they have come."""
 
     def __init__(
         self,
-        x: Float[Tensor, "samples d_in"],
-        code: Code,
+        batches: Stream,
+        codes: Sequence[Code],
         training: SAETraining,
-        source: np.random.Philox,
+        keys: Sequence[tuple[int, int]],
+        device: Any,
     ) -> None:
-        self.x, self.code, self.training = x, code, training
-        self.rng = np.random.Generator(source)
-        rows = self.rng.standard_normal((code.d_sae, x.shape[1]), np.float32)
-        W_dec = torch.nn.functional.normalize(torch.from_numpy(rows).to(x.device), dim=-1)
-        biases = x.new_zeros(code.d_sae), x.new_zeros(x.shape[1])
-        self.adam = Adam([W_dec.mT, biases[0], W_dec, biases[1]])
-        self.weights = self.adam.weights
-        self.batches = _batches(len(x), training.batch, self.rng)
-        self.silent = torch.zeros(code.d_sae, dtype=torch.int64, device=x.device)
-        self.records: list[dict[str, float]] = []
-        self.advice = ""
+        self.batches, self.codes, self.training, self.keys = batches, codes, training, keys
+        self.device, self.done = torch.device(device), 0
+        transcodes = batches.target_units is not batches.units
+        self.members = []
+        for code in codes:
+            if code.tied and transcodes:
+                raise ValueError(
+                    f"unmix({type(code).__name__}, target=…): its encoder is its decoder "
+                    "transposed, so it reconstructs its input; choose another code"
+                )
+            layout = Layout(
+                batches.d_in, code.d_sae, batches.d_out, code.extras, subtract=not transcodes
+            )
+            self.members += [Member(code, training, layout, key, self.device) for key in keys]
 
-    def step(self, step: int) -> None:
-        x = self.x.index_select(0, next(self.batches).to(self.x.device))
-        z, error = self._forward(x)
-        loss = (error**2).sum(-1).mean() + self.code.penalty(z)
-        self._descend(torch.autograd.grad(loss, self.weights), self.training.rate(step))
-        with torch.no_grad():
-            self.silent = (self.silent + len(x)).masked_fill((z > 0).any(0), 0)
-            if step % max(1, self.training.steps // _RECORDS) == 0:
-                self._record(step, x, z, error, loss)
-            self._revive_when_due(step)
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the training depends on."""
+        members = {str(place): member.state() for place, member in enumerate(self.members)}
+        return {"done": self.done, "stream": self.batches.state(), "members": members}
 
-    def _forward(
-        self, x: Float[Tensor, "batch d_in"]
-    ) -> tuple[Float[Tensor, "batch d_sae"], Float[Tensor, "batch d_in"]]:
-        W_enc, b_enc, W_dec, b_dec = self.weights
-        z = self.code.latents((x - b_dec) @ W_enc + b_enc)
-        return z, x - (z @ W_dec + b_dec)
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state()`; from the beginning where there is none."""
+        if not state:
+            return
+        self.done = int(state["done"])
+        for place, member in enumerate(self.members):
+            member.restore(state["members"][str(place)])
 
-    @torch.no_grad()
-    def _descend(self, gradients: tuple[Tensor, ...], rate: float) -> None:
-        W_dec, gradient = self.weights[2], gradients[2]
-        # Along the row there is nothing to gain: its length is put back to 1 after the step.
-        gradient -= (gradient * W_dec).sum(-1, keepdim=True) * W_dec
-        self.adam.step(gradients, rate)
-        W_dec /= torch.linalg.vector_norm(W_dec, dim=-1, keepdim=True).clamp_min(1e-12)
-
-    def _record(
-        self,
-        step: int,
-        x: Float[Tensor, "batch d_in"],
-        z: Float[Tensor, "batch d_sae"],
-        error: Float[Tensor, "batch d_in"],
-        loss: Float[Tensor, ""],
+    def train(
+        self, kept: Checkpoints, progress: Progress | None, callback: Callback | None
     ) -> None:
-        spread = ((x - x.mean(0)) ** 2).sum()
-        dead = self.silent >= self.training.dead_after
-        self.records.append(
-            {
-                "step": step,
-                "loss": loss.item(),
-                "l0": (z > 0).sum(-1).float().mean().item(),
-                "explained_variance": (1 - (error**2).sum() / spread).item(),
-                "dead": dead.float().mean().item(),
-            }
+        """All steps from where it is, a block of batches at a time."""
+        steps, count = self.training.steps, len(self.members)
+        every = max(1, steps // _ROWS)
+        length = max(1, _BLOCK // (self.training.batch * self.batches.d_in))
+        clock = _Clock(self.training.batch, self.done)
+        with ThreadPoolExecutor(
+            min(threads(), count), initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            while self.done < steps:
+                row = min(steps, (self.done // every + 1) * every)
+                ahead = min(length, row - self.done)
+                # Where a batch cannot be had the stream is ahead of the members: the block counts
+                # as one step, which is not whole then, and so is not saved.
+                with kept.step(self.done + ahead, self.state):
+                    block = self._block(ahead)
+                    list(pool.map(partial(_through, block), self.members))
+                    self.done += len(block)
+                    rows = self._record(clock.rate(self.done)) if self.done == row else []
+                if callback is not None:
+                    for found in rows:
+                        callback(found)
+                if progress is not None:
+                    progress(self.done * count, steps * count)
+        kept.finish(steps, self.state)
+
+    def _block(self, length: int) -> list[tuple[Any, Any]]:
+        """The next batches; a copy of each but the last, as a stream reuses its memory."""
+        block = []
+        for place in range(length):
+            x, target = self.batches.batch()
+            if self.done + place == 0:
+                first = torch.from_numpy(x), torch.from_numpy(target)
+                centre = torch.zeros(self.batches.d_out)
+                if self.training.centre == "median":
+                    centre = geometric_median(first[1])
+                for member in self.members:
+                    member.begin(centre, *first)
+            if self.device.type != "cpu":
+                moved = torch.from_numpy(x).to(self.device)
+                same = target is x
+                block.append((moved, moved if same else torch.from_numpy(target).to(self.device)))
+            elif place < length - 1:
+                copy = _copied(x)
+                block.append((copy, copy if target is x else _copied(target)))
+            else:
+                block.append((x, target))
+        return block
+
+    def _record(self, rate: float) -> list[dict[str, Any]]:
+        return [
+            {"run": member.key[1], "code": str(member.code), **member.record(self.done - 1, rate)}
+            for member in self.members
+        ]
+
+    def finished(self) -> list[SAE]:
+        """One dictionary a code, its members along the stack axis, in the units of the data."""
+        size = len(self.keys)
+        return [
+            self._folded(code, self.members[place * size : (place + 1) * size])
+            for place, code in enumerate(self.codes)
+        ]
+
+    def _folded(self, code: Code, members: Sequence[Member]) -> SAE:
+        units = self.batches.units, self.batches.target_units
+        folded = [fold(member.weights(), *units) for member in members]
+        return SAE(
+            W_enc=torch.stack([each.W_enc for each in folded]),
+            b_enc=torch.stack([each.b_enc for each in folded]),
+            W_dec=torch.stack([each.W_dec for each in folded]),
+            b_dec=torch.stack([each.b_dec for each in folded]),
+            extra={
+                name: torch.stack([each.extra[name] for each in folded]) for name in folded[0].extra
+            },
+            subtract=folded[0].subtract,
+            code=code,
+            history=_history(members),
+            advice=tuple(f"member {m.key[1]}: {m.advice}" for m in members if m.advice),
+            layers=self.batches.layers,
         )
-        if not np.isfinite(loss.item()):
-            self.advice = "the loss is not finite: the training diverged; lower lr"
-
-    def _revive_when_due(self, step: int) -> None:
-        every = max(1, self.training.dead_after // self.training.batch)
-        if (step + 1) % every or step >= (1 - self.training.decay) * self.training.steps:
-            return
-        dead = self.silent >= self.training.dead_after
-        if dead.any():
-            self._revive(dead)
-
-    def _revive(self, dead: Bool[Tensor, " d_sae"]) -> None:
-        """Point dead latents at what is reconstructed worst.
-
-        Samples are drawn in proportion to their squared error to the power two, and the latent
-        takes the direction of what the others left of its sample.
-        """
-        (place,) = torch.nonzero(dead, as_tuple=True)
-        pool = self.x[torch.from_numpy(self.rng.integers(0, len(self.x), _POOL)).to(self.x.device)]
-        _, error = self._forward(pool)
-        weight = ((error.double() ** 2).sum(-1) ** 2).cpu().numpy()
-        if not 0.0 < weight.sum() < np.inf:
-            return
-        chosen = self.rng.choice(_POOL, len(place), p=weight / weight.sum())
-        direction = torch.nn.functional.normalize(
-            error[torch.from_numpy(chosen).to(error.device)], dim=-1
-        )
-        W_enc, b_enc, W_dec, _ = self.weights
-        alive = W_enc[:, ~dead].norm(dim=0)
-        W_dec[place] = direction
-        W_enc[:, place] = direction.mT * (alive.mean() if len(alive) else 1.0)
-        b_enc[place] = 0.0
-        self.silent[place] = 0
-        self.adam.forget(0, (slice(None), place))
-        self.adam.forget(1, place)
-        self.adam.forget(2, place)
 
 
-class Adam:
-    """Adam on a handful of small tensors, kept as views of one flat vector.
+class _Clock:
+    """Samples a second since it was last asked."""
 
-    A step is seven operations whatever the number of tensors; the optimiser of PyTorch costs more
-    than the gradient at these sizes, and imports its compiler on the first step.
-    Source: Kingma & Ba 2015.
+    def __init__(self, batch: int, steps: int) -> None:
+        self.batch, self.then, self.steps = batch, monotonic(), steps
+
+    def rate(self, steps: int) -> float:
+        now = monotonic()
+        rate = (steps - self.steps) * self.batch / max(now - self.then, 1e-9)
+        self.then, self.steps = now, steps
+        return rate
+
+
+def _through(block: list[tuple[Any, Any]], member: Member) -> None:
+    for x, target in block:
+        member.step(x, target)
+
+
+def _copied(x: Float[np.ndarray, "batch d"]) -> Float[np.ndarray, "batch d"]:
+    copy = aligned(x.shape)
+    copy[:] = x
+    return copy
+
+
+def geometric_median(x: Float[Tensor, "batch d"], rounds: int = 100) -> Float[Tensor, " d"]:
+    r"""The point whose mean distance to the samples is least, by Weiszfeld's iteration.
+
+    The iteration is $m \leftarrow \sum x_i / d_i / \sum 1 / d_i$ with $d_i = \|x_i - m\|$, from
+    the mean. Source: Weiszfeld 1937.
+
+    >>> geometric_median(torch.tensor([[0.0], [0.0], [9.0]])).abs() < 1e-3
+    tensor([True])
     """
-
-    def __init__(self, initial: list[Tensor]) -> None:
-        self.flat = torch.cat([w.reshape(-1) for w in initial])
-        self.mean, self.square = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
-        self.sizes = [w.numel() for w in initial]
-        self.shapes = [w.shape for w in initial]
-        self.weights = [w.requires_grad_() for w in self._views(self.flat)]
-        self.steps = 0
-
-    def _views(self, flat: Tensor) -> list[Tensor]:
-        parts = flat.split(self.sizes)
-        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
-
-    def step(self, gradients: Sequence[Tensor], rate: float) -> None:
-        """One step down the gradients, one for each of `weights`."""
-        self.steps += 1
-        g = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        self.mean.lerp_(g, 1 - _BETA_1)
-        self.square.mul_(_BETA_2).addcmul_(g, g, value=1 - _BETA_2)
-        spread = (self.square / (1 - _BETA_2**self.steps)).sqrt_().add_(1e-8)
-        self.flat.addcdiv_(self.mean, spread, value=-rate / (1 - _BETA_1**self.steps))
-
-    def forget(self, tensor: int, index: Tensor | tuple[slice, Tensor]) -> None:
-        """Clear the running moments of some entries of one tensor."""
-        for moment in (self.mean, self.square):
-            self._views(moment)[tensor][index] = 0.0
-
-
-def _units(
-    x: Float[Tensor, "samples d_in"],
-) -> tuple[Float[Tensor, " d_in"], Float[Tensor, ""]]:
-    """The mean, and the root of the mean squared norm about it."""
     wide = x.double()
-    centre = wide.mean(0)
-    scale = ((wide - centre) ** 2).sum(-1).mean().sqrt()
-    if not scale > 0:
-        raise ValueError("unmix: all samples are equal, so there is nothing to un-mix")
-    return centre.float(), scale.float()
+    median = wide.mean(0)
+    floor = 1e-9 * torch.linalg.vector_norm(wide - median, dim=-1).mean()
+    for _ in range(rounds):
+        near = 1 / torch.linalg.vector_norm(wide - median, dim=-1).clamp_min(floor)
+        median = near @ wide / near.sum()
+    return median.to(x.dtype)
 
 
-def _batches(samples: int, batch: int, rng: np.random.Generator) -> Iterator[Int[Tensor, " batch"]]:
-    """Batches of one size, cut from one permutation of all samples after another."""
-    left = np.empty(0, np.int64)
-    while True:
-        while len(left) < batch:
-            left = np.concatenate([left, rng.permutation(samples)])
-        yield torch.from_numpy(left[:batch])
-        left = left[batch:]
-
-
-def _history(runs: range, members: list[_Member]) -> pa.Table:
-    rows = [
-        {"step": record["step"], "run": run, **record}
-        for run, member in zip(runs, members, strict=True)
-        for record in member.records
-    ]
-    return pa.Table.from_pylist(rows)
+def _history(members: Sequence[Member]) -> pa.Table:
+    rows = np.array([row for member in members for row in member.rows]).reshape(-1, len(COLUMNS))
+    runs = [member.key[1] for member in members for _ in member.rows]
+    step, *others = rows.T
+    columns = {"step": step.astype(np.int64), "run": np.array(runs, np.int64)}
+    return pa.table(columns | dict(zip(COLUMNS[1:], others, strict=True)))
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """The order of a sum, and so its bits, may depend on the number of threads."""
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

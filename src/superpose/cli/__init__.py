@@ -1,30 +1,38 @@
 """The command line: parse, call, print. Heavy modules load inside the commands that need them."""
 
-import errno
 import json
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
 from rich.markup import escape
 
 from superpose import __version__, progress
+from superpose.cli.answers import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    PARTIAL,
+    USAGE,
+    AsJson,
+    PartialError,
+    Quiet,
+    UsageError,
+    as_asked,
+    output,
+    resumable,
+)
+from superpose.cli.benching import bench
+from superpose.cli.unmixing import unmix
 
 if TYPE_CHECKING:
     from superpose.experiments.configuration import Configuration
     from superpose.sweep.configuration import SweepConfiguration
     from superpose.sweep.run import Outcome
     from superpose.sweep.store import Sweep
-
-DONE, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
-
-_output = Console(highlight=False, soft_wrap=True)
 
 app = App(
     name="superpose",
@@ -34,27 +42,8 @@ app = App(
     help_format="markdown",
     suppress_keyboard_interrupt=False,
 )
-
-
-AsJson = Annotated[bool, Parameter(name="--json", negative="")]
-Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="")]
-
-
-class UsageError(Exception):
-    """Something the user asked for cannot be; exit code 2."""
-
-
-class PartialError(Exception):
-    """Not all is done, and the same command may do the rest; exit code 3."""
-
-
-@contextmanager
-def _as_asked() -> Iterator[None]:
-    """What the user gave is read in here, so a wrong value is theirs to mend."""
-    try:
-        yield
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+app.command(unmix)
+app.command(bench)
 
 
 @app.command
@@ -121,7 +110,7 @@ def _main_job(
     from superpose.report import story
 
     activations, labels = arrays
-    with _as_asked():
+    with as_asked():
         engine.threads()
         own = network.own_arrays(activations, labels) if activations else None
     main.run(settings, text, out, own=own, progress=tell)
@@ -183,30 +172,15 @@ def sweep(
     from superpose.sweep.executors import executor_of
     from superpose.sweep.run import run as carry_on
 
-    with _as_asked():
+    with as_asked():
         chosen = executor_of(executor, workers, address)
-    with progress.notices(quiet or json_), _resumable():
+    with progress.notices(quiet or json_), resumable():
         if dry_run:
             return _dry_run(_settings(config, seed, out), out, workers, json_)
         found = _sweep(config, seed, out, workers)
-        with progress.bars(quiet or json_) as tell, _as_asked():
+        with progress.bars(quiet or json_) as tell, as_asked():
             outcome = carry_on(found, chosen, partial(tell, "models"))
     return _print_outcome(outcome, out, json_, quiet)
-
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """A folder that cannot be read or written is mended by others; the sweep can then go on."""
-    from superpose.records import RecordError
-
-    try:
-        yield
-    except RecordError as error:
-        cause = error.__cause__
-        wrong = getattr(cause, "errno", None) in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
-        if cause is None or wrong or isinstance(cause, ImportError | ValueError):
-            raise
-        raise PartialError(f"{error}; then run the same command again") from error
 
 
 def _sweep(config: Path | None, seed: int | None, out: str, workers: int | None = None) -> "Sweep":
@@ -237,9 +211,9 @@ def _dry_run(settings: "SweepConfiguration", out: str, workers: int | None, as_j
         print(json.dumps(words.describe_estimates(found) | {"models_there": there}))
     else:
         for name, said in words.estimate_lines(found):
-            _output.print(f"{name:<7} {said}", markup=False)
+            output.print(f"{name:<7} {said}", markup=False)
         if there:
-            _output.print(
+            output.print(
                 f"there   {there:,} models in {out}, not to be trained again", markup=False
             )
     return DONE
@@ -254,7 +228,7 @@ def _print_outcome(outcome: "Outcome", where: str, as_json: bool, quiet: bool) -
         for line in words.troubles(outcome):
             progress.errors.print(f"superpose: {line}", markup=False)
         if not quiet:
-            _output.print(words.progress_line(outcome, where), markup=False)
+            output.print(words.progress_line(outcome, where), markup=False)
     if outcome.complete:
         return DONE
     return PARTIAL if outcome.resumable else FAILED
@@ -308,7 +282,7 @@ def verify(
     for leftover in found.leftovers:
         progress.errors.print(f"left by an attempt that was killed, never read: {escape(leftover)}")
     if not found.problems:
-        _output.print(f"{folder}: every file is as it was written", markup=False)
+        output.print(f"{folder}: every file is as it was written", markup=False)
     return FAILED if found.problems else DONE
 
 
@@ -323,15 +297,15 @@ def doctor(*, json_: AsJson = False) -> int:
     """
     from superpose import diagnosis
 
-    with _as_asked():
+    with as_asked():
         found = diagnosis.examine()
     if json_:
         print(json.dumps(found, indent=2))
         return DONE
     for section, facts in found.items():
-        _output.print(f"[bold]{section}[/]")
+        output.print(f"[bold]{section}[/]")
         for name, value in facts.items():
-            _output.print(f"  {name:<22} {value}", markup=False)
+            output.print(f"  {name:<22} {value}", markup=False)
     return DONE
 
 
@@ -345,8 +319,8 @@ def _print_findings(findings: list[str], out: Path, as_json: bool, quiet: bool) 
         table = Table(show_header=False, box=None, padding=(0, 1, 1, 0))
         for number, finding in enumerate(findings, 1):
             table.add_row(str(number), finding)
-        _output.print(table)
-        _output.print(f"Report: {page}", markup=False)
+        output.print(table)
+        output.print(f"Report: {page}", markup=False)
 
 
 def main() -> None:
@@ -384,7 +358,3 @@ def _foreseen(error: Exception) -> tuple[str, int]:
 def _fail(sentence: str, code: int) -> None:
     progress.errors.print(f"superpose: {sentence}", markup=False)
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""`python -m superpose.cli`."""
+
+from superpose.cli import main
+
+main()

@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from superpose.experiments.saebench.intervals import over_seeds
+from superpose.experiments.saebench.pathologies import composition
+from superpose.unmix import SAETraining
+
+
+@pytest.fixture(scope="module")
+def measured():
+    longer = SAETraining(samples=256_000, batch=256)
+    table = composition.composition(seeds=4, training=longer)
+    rows = over_seeds(table, ["paired"]).to_pylist()
+    return {(row["paired"], row["quantity"]): row for row in rows}
+
+
+def test_pairs_are_learned_as_pairs(measured):
+    assert measured[True, "composed"]["low"] > measured[False, "composed"]["high"]
+    assert measured[True, "single"]["high"] < 0.1
+
+
+def test_the_same_features_on_their_own_are_learned_as_they_are(measured):
+    assert measured[False, "single"]["low"] > 0.9
+
+
+def test_features_are_as_frequent_in_pairs_as_alone():
+    pairs, unit = composition.world(True, 0)
+    alone, _ = composition.world(False, 0)
+    along = pairs.sample(50_000).x @ unit.mT
+    assert torch.allclose((along > 0.5).double().mean(0), torch.tensor(1 / 7).double(), atol=0.01)
+    assert alone.probability == pytest.approx(1 / 7)
+    # One x comes with one y, always.
+    on = along > 0.5
+    assert torch.equal(on[:, :3].sum(1), on[:, 3:].sum(1))
