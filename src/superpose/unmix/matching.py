@@ -251,6 +251,13 @@ def check(
         )
     if active is not None and activations is None:
         raise ValueError("match: active needs the activations of the same samples")
+    if activations is not None and (activations.ndim != 2 or 0 in activations.shape):
+        raise ValueError(
+            f"match: activations of shape {list(activations.shape)} have to be [samples, d_in] "
+            "with at least one sample"
+        )
+    if activations is not None and not bool(torch.isfinite(activations).all()):
+        raise ValueError("match: activations have NaN or infinite values; leave those samples out")
 
 
 def _sums(

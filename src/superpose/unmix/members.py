@@ -29,7 +29,9 @@ class Member:
 
     It shares nothing with its neighbours but the batches: in a batched product the bits of one
     matrix may depend on how many others there are. It costs four vectors of the size of its
-    parameters: these, Adam's two moments, and the gradient.
+    parameters: these, Adam's two moments, and the gradient. The kernels add lists: k · batch
+    entries where k are kept, and for L1, JumpReLU and Gated up to a fifth of batch · d_sae entries,
+    or all of them where d_in or d_out is no multiple of 16.
     """
 
     def __init__(

@@ -57,6 +57,11 @@ def reconstruction(
     1.0
     """
     y = x if target is None else target
+    if len(x) == 0 or len(y) != len(x):
+        raise ValueError(
+            f"reconstruction: {len(x)} samples and {len(y)} targets; give as many of "
+            "each, at least one"
+        )
     spread = float(((y.double() - y.double().mean(0)) ** 2).sum())
     if not spread > 0:
         raise ValueError(

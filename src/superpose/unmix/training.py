@@ -92,14 +92,10 @@ def unmix(
 
     Raises ValueError when all samples are equal. A training that diverged is told in `advice`.
     """
-    codes = [code] if isinstance(code, Code) else list(code)
+    codes = list(code) if isinstance(code, Sequence) else [code]
     training = SAETraining() if training is None else training
     runs = range(seeds) if isinstance(seeds, int) else seeds
-    if not codes or len(runs) == 0 or min(runs) < 0 or not 0 <= seed < 2**32:
-        raise ValueError(
-            f"unmix(seeds={seeds!r}, seed={seed!r}): train at least one member of at least one "
-            "code; seeds are whole numbers of at least 0, and seed is below 2**32"
-        )
+    _check(codes, runs, seed)
     device = acts.x.device if isinstance(acts, Activations) else getattr(acts, "device", "cpu")
     source = stream.source(acts, target)
     # To digest all samples takes a while.
@@ -114,6 +110,20 @@ def unmix(
             stack.train(kept, progress, callback)
             trained = stack.finished()
     return trained[0] if isinstance(code, Code) else trained
+
+
+def _check(codes: Sequence[Code], runs: Sequence[int], seed: int) -> None:
+    if not codes or not all(isinstance(each, Code) for each in codes):
+        raise ValueError(
+            f"unmix(code={codes!r}): give a code such as TopK(d_sae=64, k=3), or a list of them"
+        )
+    if len(runs) == 0 or min(runs) < 0 or len(set(runs)) < len(runs):
+        raise ValueError(
+            f"unmix(seeds={runs!r}): train at least one member; seeds are how many, or a range of "
+            "their numbers, from 0 on and each once"
+        )
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"unmix(seed={seed!r}): it is a whole number from 0 to 2**32 - 1")
 
 
 class _Stack:

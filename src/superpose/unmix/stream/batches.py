@@ -58,6 +58,11 @@ class Source:
         """The sizes of the layers of the input."""
         return self.origin.widths[: self.layers]
 
+    @property
+    def written(self) -> tuple[int, ...]:
+        """The sizes of the layers that are reconstructed: the target's, or else the input's."""
+        return self.origin.widths[self.layers :] or self.widths
+
     def held_out(self) -> tuple[Float[Tensor, "held d_in"], Float[Tensor, "held d_out"]]:
         """The samples held out of training, in units of their own, and their targets.
 
@@ -130,7 +135,8 @@ class Stream:
         after = self._units[source.layers :]
         self.units = together(self._units[: source.layers])
         self.target_units = together(after) if after else self.units
-        self.layers = source.widths if source.layers > 1 else ()
+        written = source.written
+        self.layers = written if len(written) > 1 else ()
         self.d_in, self.d_out = len(self.units.centre), len(self.target_units.centre)
         self.samples, self.shuffling = origin.samples, origin.shuffling
         self.resumable, self.memory = origin.resumable, origin.memory

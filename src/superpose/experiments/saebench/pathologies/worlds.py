@@ -13,7 +13,10 @@ from superpose.unmix import SAE, Code, SAETraining, stream, unmix
 from superpose.unmix.members import Member
 from superpose.unmix.weights import Layout, fold
 
-TRAINING = SAETraining(samples=64_000, batch=128, lr=2e-2)
+TRAINING = SAETraining(samples=256_000, batch=256, lr=1e-2)
+_DATA = 2**31  # what is trained on is not what is scored
+DRAWN = 32_768
+"""Samples of a world that a dictionary is trained on, again and again."""
 
 
 def orthogonal(firing: Firing, d: int, seed: int) -> Mixture:
@@ -25,7 +28,8 @@ def trained(
     world: Mixture, codes: Sequence[Code], training: SAETraining | None, seed: int
 ) -> list[SAE]:
     """One dictionary a code, from data and first weights of the seed's own."""
-    found = unmix(world, codes, training or TRAINING, seeds=1, seed=seed)
+    x = world.sample(DRAWN, _DATA + seed).x
+    found = unmix(x, codes, training or TRAINING, seeds=1, seed=seed)
     return [stack[0] for stack in found]
 
 
@@ -35,7 +39,8 @@ def from_truth(truth: Mixture, code: Code, training: SAETraining | None, seed: i
     The decoder's bias begins where no feature is on. The width is the number of features.
     """
     training = training or TRAINING
-    with stream.open(truth, training.batch, seed) as batches:
+    x = truth.sample(DRAWN, _DATA + seed).x
+    with stream.open(x, training.batch, seed) as batches:
         layout = Layout(batches.d_in, code.d_sae, batches.d_out, code.extras)
         member = Member(code, training, layout, (seed, 0), torch.device("cpu"))
         parts = layout.views(member.theta)
