@@ -72,10 +72,10 @@ def test_no_dictionary_along_the_truth_beats_the_closed_form():
 
 
 def test_nested_dictionaries_absorb_less_at_the_true_number_active():
-    rows = absorption.relief((3,), seeds=5).to_pylist()
+    rows = absorption.relief((3,), seeds=4).to_pylist()
     rate = {(row["code"], row["seed"]): row["absorption"] for row in rows}
-    saved = [rate["BatchTopK", s] - rate["Matryoshka", s] for s in range(5)]
-    half = 2.776 * np.std(saved, ddof=1) / 5**0.5  # t of 4 degrees of freedom
+    saved = [rate["BatchTopK", s] - rate["Matryoshka", s] for s in range(4)]
+    half = 3.182 * np.std(saved, ddof=1) / 4**0.5  # t of 3 degrees of freedom
     assert np.mean(saved) - half > 0
 
 

@@ -3,14 +3,11 @@ import torch
 
 from superpose.experiments.saebench.intervals import over_seeds
 from superpose.experiments.saebench.pathologies import composition
-from superpose.unmix import SAETraining
 
 
 @pytest.fixture(scope="module")
 def measured():
-    longer = SAETraining(samples=256_000, batch=256)
-    table = composition.composition(seeds=4, training=longer)
-    rows = over_seeds(table, ["paired"]).to_pylist()
+    rows = over_seeds(composition.composition(seeds=4), ["paired"]).to_pylist()
     return {(row["paired"], row["quantity"]): row for row in rows}
 
 

@@ -12,7 +12,7 @@ def _interval(rows, start, k, value):
 
 @pytest.fixture(scope="module")
 def rows():
-    return mixing.mixing((2, 5, 10), seeds=3).to_pylist()
+    return mixing.mixing((2, 5, 8), seeds=3).to_pylist()
 
 
 @pytest.mark.parametrize("start", ["random", "truth"])
@@ -33,7 +33,7 @@ def test_decoder_rows_overlap_least_at_the_true_number(rows, start):
     overlap = {k: _interval(rows, start, k, lambda row: row["c_dec"]).estimate for k in (2, 5)}
     assert overlap[5] < overlap[2] / 2
     if start == "random":
-        assert overlap[5] < _interval(rows, start, 10, lambda row: row["c_dec"]).estimate / 2
+        assert overlap[5] < _interval(rows, start, 8, lambda row: row["c_dec"]).estimate / 2
 
 
 @pytest.mark.slow
