@@ -4,6 +4,7 @@ import pytest
 from superpose.experiments.saebench.intervals import over_seeds
 from superpose.experiments.saebench.pathologies import mixing
 from superpose.statistics import mean_interval
+from superpose.unmix import SAETraining
 
 
 def _interval(rows, start, k, value):
@@ -12,7 +13,8 @@ def _interval(rows, start, k, value):
 
 @pytest.fixture(scope="module")
 def rows():
-    return mixing.mixing((2, 5, 8), seeds=3).to_pylist()
+    shorter = SAETraining(samples=128_000, batch=256)
+    return mixing.mixing((2, 5, 8), seeds=3, training=shorter).to_pylist()
 
 
 @pytest.mark.parametrize("start", ["random", "truth"])

@@ -2,11 +2,13 @@ import pytest
 
 from superpose.experiments.saebench.intervals import over_seeds
 from superpose.experiments.saebench.pathologies import shrinkage
+from superpose.unmix import SAETraining
 
 
 @pytest.fixture(scope="module")
 def measured():
-    rows = over_seeds(shrinkage.shrinkage(seeds=2), ["code"]).to_pylist()
+    table = shrinkage.shrinkage(seeds=2, training=SAETraining(samples=128_000, batch=256))
+    rows = over_seeds(table, ["code"]).to_pylist()
     return {(row["code"], row["quantity"]): row for row in rows}
 
 

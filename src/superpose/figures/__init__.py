@@ -12,6 +12,7 @@ from superpose.figures.packing import (
 from superpose.figures.planes import phase_planes
 from superpose.figures.plot import plot
 from superpose.figures.presence import clouds, power_curves
+from superpose.figures.saebench import bench_curves, confusion_maps
 from superpose.figures.style import DARK, LIGHT, FigureFiles, Style, render, thumbnail
 from superpose.figures.unmixing import faithfulness_curves, recovery_bars
 
@@ -20,8 +21,10 @@ __all__ = [
     "LIGHT",
     "FigureFiles",
     "Style",
+    "bench_curves",
     "capacity_regimes",
     "clouds",
+    "confusion_maps",
     "dimensionality_scatter",
     "dims_per_feature",
     "direction_plot",

@@ -21,6 +21,7 @@ LABELS = {
     "absorption": "absorption",
 }
 ORACLE = "oracle"
+SHOWN = 40
 
 
 def bench_curves(figure: Figure, style: Style, summary: pa.Table, scores: Sequence[str]) -> None:
@@ -100,12 +101,12 @@ def _frame(axes: Axes, last: bool) -> None:
 def confusion_maps(figure: Figure, style: Style, maps: Mapping[str, pa.Table], world: str) -> None:
     """Which latent is on where a feature is, a panel a code: one dictionary of one seed each.
 
-    A map has the columns `wanted`, `feature`, `latent` and `latent_given_feature`; shown is the
-    middle of the wanted L0. Features run down, parents before their children; latents are in the
-    order of the feature they are closest to, so that a perfect dictionary is a diagonal. Marks
-    above the diagonal are latents of rarer features that are on for the feature: of a child where
-    they are on for its parent, as they always should be together with the parent's own; where the
-    diagonal is pale too, they have absorbed it.
+    A map has the columns `wanted`, `feature`, `latent`, `cosine` and `latent_given_feature`; shown
+    are the first 40 features at the middle of the wanted L0. Features run down, parents before
+    their children; latents are in the order of the feature they are closest to, so that a perfect
+    dictionary is a diagonal. Colour is the share of a feature's samples in which the latent is on.
+    A line of pale marks above the diagonal are latents of children that have their parent in
+    them: where they are on, the parent's own need not be.
     """
     names = list(maps)
     rows = -(-len(names) // 4)
@@ -129,6 +130,7 @@ def confusion_maps(figure: Figure, style: Style, maps: Mapping[str, pa.Table], w
 
 
 def _share_on(table: pa.Table) -> np.ndarray:
+    table = table.filter(pa.array(column(table, "feature") < SHOWN))
     wanted = column(table, "wanted")
     levels = np.unique(wanted)
     if len(levels) == 0:
