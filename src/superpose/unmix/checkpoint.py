@@ -111,9 +111,10 @@ class Checkpoints:
     def _require_writable(self) -> None:
         if not self._folder:
             return
+        above = self._folder.absolute()
+        place = next(each for each in (above, *above.parents) if each.exists())
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=self._folder):
+            with TemporaryFile(dir=place):
                 pass
         except OSError as error:
             raise records.RecordError(
