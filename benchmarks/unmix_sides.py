@@ -89,8 +89,9 @@ def drawn(rng: np.random.Generator, W: np.ndarray, p: float, count: int) -> np.n
 
 
 TUNED: dict[tuple[str, str], dict[str, float]] = {
+    ("jumprelu", OURS): {"lr": 5e-3},
     ("jumprelu", "dictionary_learning"): {"strength": 1.0, "bandwidth": 0.001},
-    ("jumprelu", "saelens"): {"strength": 0.3, "bandwidth": 0.1, "threshold": 0.05},
+    ("jumprelu", "saelens"): {"lr": 5e-3, "strength": 0.3, "bandwidth": 0.1, "threshold": 0.05},
 }
 """What served a side better than the settings that all share, which are superpose's defaults."""
 
@@ -108,13 +109,13 @@ def settings(code: str, side: str, shape: Shape, found: Data, steps: int, seed: 
         "lr": 1e-2,
         "warmup": 0.05,
         "decay": 0.2,
-        "dead_after": 50_000,
+        "dead_after": 25_000,
         "data": str(found.train),
         "scale": found.scale,
         "widths": [shape.width // 16, shape.width // 4, shape.width],
         "coefficient": 0.3,
         "strength": found.scale**2,
-        "bandwidth": 0.3 * found.scale,
+        "bandwidth": 0.1 * found.scale,
         "threshold": 0.1 * found.scale,
     } | TUNED.get((code, side), {})
 

@@ -23,7 +23,7 @@ parser.add_argument("--out", type=Path, default=Path(__file__).parent)
 options = parser.parse_args()
 
 samples, seeds = (10_000, 2) if options.quick else (256_000, 5)
-measured = relief(seeds=seeds, training=sp.SAETraining(samples=samples, batch=256))
+measured = relief(seeds=seeds, training=sp.SAETraining(samples=samples, batch=256, lr=1e-2))
 names = {
     "absorption": "absorbed",
     "parents": "parents found",

@@ -28,7 +28,7 @@ features = sp.truth.Together(
 d = features.n
 world = sp.truth.Mixture(features, sp.truth.equiangular(d, d, cosine=0.0, seed=1))
 
-code, training = sp.TopK(d_sae=linear + spare, k=2), sp.SAETraining(samples=samples)
+code, training = sp.TopK(d_sae=linear + spare, k=2), sp.SAETraining(samples=samples, lr=1e-2)
 sae = sp.unmix(world, code, training, seeds=3)
 plane, others = world.directions[:2], world.directions[2:]
 found = sp.match(sae, others).interval("recall")

@@ -25,7 +25,7 @@ best = sp.train(sp.ToyModel(n=20, m=8), world, sp.Training(steps=steps), runs=8)
 truth = best.W[0][sp.feature_norms(best.W)[0] > 0.5]
 h = best.module(0).encoder(world.sample(50_000, seed=1)).detach()
 
-sae = sp.unmix(h, sp.TopK(d_sae=40, k=2), sp.SAETraining(samples=samples), seeds=3)
+sae = sp.unmix(h, sp.TopK(d_sae=40, k=2), sp.SAETraining(samples=samples, lr=1e-2), seeds=3)
 rows = []
 for name, dictionary in {"TopK": sae, "neurons": sp.unmix.neurons(8)}.items():
     scores = sp.match(dictionary, truth, activations=h)

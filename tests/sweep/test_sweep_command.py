@@ -63,6 +63,7 @@ def test_a_sweep_is_trained_and_going_on_finds_it_done(superpose, folder):
         "sweep": "s",
         "models": {"done": 16, "planned": 16},
         "shards": {"done": 4, "missing": 0},
+        "refinement": None,
         "failed": {},
         "interrupted": False,
         "broken": None,

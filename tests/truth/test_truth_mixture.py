@@ -1,5 +1,7 @@
 """Samples are sums of directions; directions overlap as they are asked to."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,7 @@ from superpose.truth import (
     random_directions,
     zipf,
 )
+from superpose.unmix import match, neurons
 
 
 @pytest.mark.parametrize("features", WORLDS.values(), ids=WORLDS.keys())
@@ -142,6 +145,39 @@ def test_rays_are_what_a_dictionary_of_rays_can_find():
     expected = torch.cat([W[:2], -W[:2], turned, W[4:]])
     assert torch.allclose(found.directions, expected, atol=1e-6)
     assert found.feature.tolist() == [0, 1, 0, 1, 2, 2, 2, 2, 4]
+
+
+def test_of_the_rays_of_a_feature_the_nearest_is_active():
+    parts = Together(Features(n=2, p=0.5, signed=True), Circles(count=2, p=0.5), Firing(n=1, p=0.4))
+    world = Mixture(parts, random_directions(7, 5))
+    held_out, rays = world.sample(300), world.rays(angles=5)
+    found = rays.activity(held_out)
+    f = held_out.f().numpy()
+    along = np.stack(
+        [
+            f[:, i] * c + f[:, min(i + 1, 6)] * s
+            for i, (c, s) in zip(rays.feature, rays.part, strict=True)
+        ],
+        1,
+    )
+    expected = np.zeros_like(along)
+    for feature in set(rays.feature.tolist()):
+        own = np.flatnonzero(rays.feature == feature)
+        best = own[along[:, own].argmax(1)]
+        expected[np.arange(300), best] = along[np.arange(300), best].clip(0)
+    np.testing.assert_allclose(found.f().numpy(), expected, atol=1e-6)
+    assert found.n == len(rays.directions) == 4 + 2 * 5 + 1
+    assert all((np.diff(found.index[a:b]) > 0).all() for a, b in pairwise(found.indptr))
+    assert torch.equal(found.x, held_out.x)
+
+
+def test_who_knows_the_rays_of_signed_features_misses_nothing():
+    world = Mixture(Features(n=3, p=0.3, signed=True), torch.eye(3))
+    held_out, rays = world.sample(500), world.rays()
+    scores = match(neurons(3), rays.directions, held_out.x, rays.activity(held_out))
+    assert scores.recall == scores.firing_f1 == 1.0
+    assert scores.mcc_activation == pytest.approx(1.0)
+    assert scores.shrinkage == pytest.approx(1.0)
 
 
 @given(

@@ -6,7 +6,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superpose.unmix import L1, SAE, match, neurons, random_dictionary, random_mmcs
+from superpose.unmix import (
+    L1,
+    SAE,
+    attainable,
+    confusion,
+    match,
+    neurons,
+    random_dictionary,
+    random_mmcs,
+    reconstruction,
+    saelens_scores,
+)
 
 GEOMETRY = ("mmcs", "mmcs_reverse", "mcc", "recall", "precision", "uniqueness", "f1")
 
@@ -141,6 +152,56 @@ def test_bad_truth_and_activity_are_refused():
         match(sae, torch.eye(2), active=torch.eye(2) > 0)
     with pytest.raises(ValueError, match="active of shape"):
         match(sae, torch.eye(2), torch.eye(2), torch.zeros(3, 2) > 0)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_arrays_of_any_floating_type_are_scored_as_tensors_are(kind):
+    rng = np.random.default_rng(0)
+    W, f = rng.standard_normal((3, 4)), rng.random((50, 3)) * (rng.random((50, 3)) < 0.4)
+    sae, x = dictionary(torch.tensor(W[None], dtype=torch.float32)), f @ W
+    tables = [torch.tensor(each, dtype=torch.float32) for each in (W, x, f)]
+    scores = match(sae, *tables)
+    arrays = [each.numpy().astype(kind) for each in tables]
+    assert match(sae, *arrays).scores == scores.scores
+    one, other = (match(sae, arrays[0], arrays[1], on > 0) for on in (arrays[2], tables[2]))
+    assert one.scores == other.scores
+    assert torch.equal(sae.encode(arrays[1]), sae.encode(tables[1]))
+    assert reconstruction(sae, arrays[1]).table() == reconstruction(sae, tables[1]).table()
+    for what in (confusion, saelens_scores):
+        assert str(what(sae, *arrays)) == str(what(sae, *tables))
+    assert attainable(sae, *arrays).scores == attainable(sae, *tables).scores
+
+
+@pytest.mark.parametrize("call", [match, confusion, attainable, saelens_scores])
+def test_samples_of_another_width_are_refused_by_name(call):
+    x, wide = torch.eye(2), torch.eye(3)
+    with pytest.raises(ValueError, match=rf"{call.__name__}: activations of shape \[3, 3\]"):
+        call(neurons(2), x, wide, wide)
+    with pytest.raises(ValueError, match=rf"{call.__name__}: activations have no samples"):
+        call(neurons(2), x, x[:0], x[:0])
+    with pytest.raises(ValueError, match=rf"{call.__name__}: true directions of shape \[3, 3\]"):
+        call(neurons(2), wide, x, x)
+    if call is not match:
+        return
+    with pytest.raises(ValueError, match="threshold=nan"):
+        call(neurons(2), x, threshold=float("nan"))
+
+
+def test_what_is_on_is_not_enough_for_what_is_attainable():
+    x = torch.eye(2)
+    with pytest.raises(ValueError, match="give amplitudes"):
+        attainable(neurons(2), x, x, x > 0)
+
+
+def test_pairs_are_of_features_that_there_are():
+    x = torch.eye(2)
+    with pytest.raises(ValueError, match="from 0 to 1, but they go from 0 to 2"):
+        confusion(neurons(2), x, x, x, pairs=np.array([[0, 2]]))
+
+
+def test_samples_to_encode_have_the_width_of_the_dictionary():
+    with pytest.raises(ValueError, match=r"encode: samples of shape \[2, 3\]"):
+        dictionary(torch.ones(1, 1, 2)).encode(torch.ones(2, 3))
 
 
 def test_random_directions_are_no_recovery():

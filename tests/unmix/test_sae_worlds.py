@@ -18,7 +18,7 @@ from superpose.unmix import (
     TopK,
 )
 
-RECIPE = SAETraining(samples=200_000, batch=256, dead_after=20_000)
+RECIPE = SAETraining(samples=200_000, batch=256, lr=1e-2, dead_after=20_000)
 WIDTH = 48
 LEAST = {  # what each code has to recover, as mean best cosine
     TopK(d_sae=WIDTH, k=2): 0.97,
@@ -111,3 +111,15 @@ def test_the_first_latents_of_a_matryoshka_reconstruct_alone():
         return 1 - ((sae.decode(first) - x) ** 2).sum() / ((x - x.mean(0)) ** 2).sum()
 
     assert explained(nested) > explained(flat) + 0.05
+
+
+def test_a_jumprelu_that_missed_its_number_says_by_how_much():
+    x, _ = overcomplete()
+    short = SAETraining(samples=2_560, batch=256)
+    codes = [JumpReLU(d_sae=WIDTH, l0=WIDTH), TopK(d_sae=WIDTH, k=2)]
+    missed, kept = sp.unmix(x, codes, short, seeds=1)
+    last = missed.history["l0"][-1].as_py()
+    assert missed.advice[0].startswith(f"member 0: {last:.3g} latents a sample were active at the")
+    assert JumpReLU(d_sae=8, l0=4).advice(4.3) == JumpReLU(d_sae=8, l0=4).advice(3.7) == ""
+    assert "l0=4" in JumpReLU(d_sae=8, l0=4).advice(4.5)
+    assert kept.advice == ()

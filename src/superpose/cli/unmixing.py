@@ -95,7 +95,7 @@ class TrainingOptions:
 
     samples: Annotated[int | None, Parameter(help="Samples to train on; 1,000,000.")] = None
     batch: Annotated[int | None, Parameter(help="Samples in a step; 512.")] = None
-    lr: Annotated[float | None, Parameter(help="Learning rate of Adam; 0.01.")] = None
+    lr: Annotated[float | None, Parameter(help="Learning rate of Adam; 0.005.")] = None
     seeds: Annotated[int, Parameter(help="Autoencoders to train, on the same batches.")] = 3
     seed: Annotated[int, Parameter(help="The seed of everything.")] = 0
 
@@ -141,6 +141,7 @@ def unmix(
     """
     from superpose import records
     from superpose.unmix import stream
+    from superpose.unmix.members import DIVERGED
     from superpose.unmix.reconstruction import reconstruction
     from superpose.unmix.training import unmix as train
 
@@ -166,7 +167,7 @@ def unmix(
     if format != "superpose":
         _export(sae, out / format, format)
     _print(told, found.origin.shuffling, json_, quiet)
-    return FAILED if sae.advice else DONE
+    return FAILED if any(DIVERGED in said for said in sae.advice) else DONE
 
 
 class _Reporter:

@@ -106,7 +106,7 @@ def look(
     explains most is named. `progress(done, total)` counts in
     thousandths of the whole.
     """
-    training = SAETraining(samples=100_000, dead_after=20_000) if training is None else training
+    training = training or SAETraining(samples=100_000, lr=1e-2, dead_after=20_000)
     clock = _Clock(progress)
     measurement = measure(
         acts, training=training, seeds=seeds, seed=seed, progress=clock.part(0.0, 0.7)

@@ -71,7 +71,8 @@ def look(
     else:
         acts = own.activations
         about |= {"source": own.source, "labelled": acts.labels is not None}
-    training = SAETraining(samples=section.samples, dead_after=max(1, section.samples // 5))
+    silent = max(1, section.samples // 5)
+    training = SAETraining(samples=section.samples, lr=1e-2, dead_after=silent)
     found = digits.look(acts, seed=seed, seeds=section.seeds, training=training, progress=progress)
     about |= {
         "samples": len(acts),

@@ -144,7 +144,7 @@ def unmix_all(
             sae = unmix(
                 Activations(hidden),
                 code,
-                SAETraining(samples=section.samples),
+                SAETraining(samples=section.samples, lr=1e-2),
                 seeds=section.seeds,
                 seed=seed,
             )

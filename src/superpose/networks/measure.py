@@ -154,7 +154,7 @@ def measure(
     if seeds < 1:
         raise ValueError(f"measure(seeds={seeds}): train at least one; intervals take two or more")
     code = TopK(d_sae=4 * d, k=max(1, min(d // 8, 32))) if code is None else code
-    training = SAETraining(samples=200_000, dead_after=20_000) if training is None else training
+    training = training or SAETraining(samples=200_000, lr=1e-2, dead_after=20_000)
     protocol = _Protocol(code, training, seeds, seed, progress)
     draw = {
         "data": lambda rng: x,

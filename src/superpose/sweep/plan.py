@@ -102,10 +102,11 @@ class Plan:
                 raise ValueError("Plan(rounds=…): a sweep without refinement has no rounds")
             return
         rounds = (self.coarse(),) if self.rounds is None else self.rounds
-        object.__setattr__(self, "rounds", tuple(tuple(sorted(each)) for each in rounds))
-        chosen = [cell for each in self.rounds or () for cell in each]
-        if len(set(chosen)) < len(chosen) or not all(0 <= c < self.grid for c in chosen):
+        chosen = [cell for each in rounds for cell in each]
+        sound = all(type(cell) is int and 0 <= cell < self.grid for cell in chosen)
+        if not sound or len(set(chosen)) < len(chosen):
             raise ValueError("Plan(rounds=…): each holds cells of the plan, and each cell once")
+        object.__setattr__(self, "rounds", tuple(tuple(sorted(each)) for each in rounds))
 
     # Axes
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
 from superpose.features import Features
@@ -60,10 +60,46 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rays:
-    """Directions to be found, `[k, d]`, and the feature of each, `[k]`."""
+    """Directions to be found, `[k, d]`, and the feature of each, `[k]`.
+
+    A ray is `part` of its feature and of the one after: (1, 0), or (-1, 0) for the negative values
+    of a signed one, or the cosine and sine of its angle on a circle.
+
+    >>> world = Mixture(Features(n=2, p=1.0, signed=True), torch.eye(2))
+    >>> held_out = world.sample(4)
+    >>> rays = world.rays()
+    >>> torch.allclose(rays.activity(held_out).f() @ rays.directions, held_out.x)
+    True
+    """
 
     directions: Float[Tensor, "k d"]
     feature: Int[np.ndarray, " k"]
+    part: Float[np.ndarray, "k 2"]
+
+    def activity(self, drawn: Drawn) -> Drawn:
+        """The same samples with rays as their features: what `match` asks for beside `directions`.
+
+        Of the rays of a feature at most one is active, that with the largest projection of the
+        feature's values, which is its amplitude: of a signed feature the ray of its sign, of a
+        circle the nearest one.
+        """
+        k = len(self.feature)
+        rows = [np.minimum(self.feature + place, drawn.n - 1) for place in (0, 1)]
+        onto = coo_array(
+            (self.part.T.ravel(), (np.concatenate(rows), np.tile(np.arange(k), 2))),
+            shape=(drawn.n, k),
+        )
+        projected = coo_array(drawn.sparse @ onto.tocsr())
+        positive = projected.data > 0
+        sample, ray = (axis[positive].astype(np.int64) for axis in projected.coords)
+        value = projected.data[positive].astype(np.float32)
+        which = sample * drawn.n + self.feature[ray]
+        order = np.lexsort((-value, which))
+        first = order[np.unique(which[order], return_index=True)[1]]
+        kept = first[np.lexsort((ray[first], sample[first]))]
+        counts = np.bincount(sample[kept], minlength=len(drawn))
+        indptr = np.concatenate([[0], counts.cumsum()])
+        return Drawn(drawn.x, indptr, ray[kept].astype(np.int32), value[kept], k)
 
 
 class Mixture:
@@ -179,7 +215,7 @@ class Mixture:
         many as `angles`, evenly round its plane, since none of the plane's directions is special.
         """
         parts = self.features.parts if isinstance(self.features, Together) else (self.features,)
-        found, owner, begin = [], [], 0
+        found, owner, share, begin = [], [], [], 0
         for part in parts:
             W = self.directions[begin : begin + part.n]
             if isinstance(part, Circles):
@@ -187,12 +223,14 @@ class Mixture:
                 plane = torch.stack([turn.cos(), turn.sin()], 1)
                 found.append((plane @ W.reshape(-1, 2, self.d)).reshape(-1, self.d))
                 owner.append(begin + 2 * np.repeat(np.arange(part.count), angles))
+                share.append(np.tile(plane.numpy(), (part.count, 1)))
             else:
                 signs = (1.0, -1.0) if isinstance(part, Features) and part.signed else (1.0,)
                 found += [sign * W for sign in signs]
                 owner += [begin + np.arange(len(W)) for _ in signs]
+                share += [np.tile(np.array([sign, 0.0], np.float32), (len(W), 1)) for sign in signs]
             begin += part.n
-        return Rays(torch.cat(found), np.concatenate(owner))
+        return Rays(torch.cat(found), np.concatenate(owner), np.concatenate(share))
 
     @classmethod
     def of(

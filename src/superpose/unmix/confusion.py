@@ -16,8 +16,9 @@ from superpose.unmix.absorption import absorbed, nested
 from superpose.unmix.comparison import Comparison, Rules, overlaps
 from superpose.unmix.evidence import Evidence, assign
 from superpose.unmix.firing import Active, Rows, together
-from superpose.unmix.matching import check
+from superpose.unmix.matching import checked_samples, checked_truth
 from superpose.unmix.sae import Dictionary
+from superpose.unmix.weights import Samples
 
 Row = dict[str, Any]
 
@@ -50,8 +51,8 @@ class Confusion:
 
 def confusion(
     sae: Dictionary,
-    truth: Float[Tensor, "k d_in"],
-    activations: Float[Tensor, "samples d_in"],
+    truth: Samples,
+    activations: Samples,
     active: Active,
     pairs: Int[np.ndarray, "pairs 2"] | None = None,
     rules: Rules | None = None,
@@ -88,14 +89,19 @@ def confusion(
     >>> confusion(neurons(2), torch.eye(2), x, x).scores["splitting"]
     array([0.])
     """
-    check(sae, truth, activations, active)
+    W, x = checked_truth(sae, truth, "confusion"), checked_samples(sae, activations, "confusion")
     rules = rules or Rules()
-    found = Evidence.of(sae, activations, active, len(truth))
+    found = Evidence.of(sae, x, active, len(W))
     if pairs is None:
         pairs = nested(found.known, rules.least)
+    elif pairs.size and not (pairs.min() >= 0 and pairs.max() < len(W)):
+        raise ValueError(
+            f"confusion(pairs=…): pairs of features by number, from 0 to {len(W) - 1}, but they go "
+            f"from {pairs.min()} to {pairs.max()}"
+        )
     judged: dict[str, list[list[Row]]] = {name: [] for name in _SCHEMAS}
     scores: list[dict[str, float]] = []
-    for run in _runs(sae, truth, found, rules):
+    for run in _runs(sae, W, found, rules):
         each = _judged(run, pairs)
         for name, rows in each.items():
             judged[name].append(rows)

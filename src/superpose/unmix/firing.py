@@ -40,7 +40,13 @@ class Activity(Protocol):
         ...
 
 
-Active = Bool[Tensor, "rows features"] | Float[Tensor, "rows features"] | Activity
+Active = (
+    Bool[Tensor, "rows features"]
+    | Float[Tensor, "rows features"]
+    | Bool[np.ndarray, "rows features"]
+    | Float[np.ndarray, "rows features"]
+    | Activity
+)
 
 
 def feature_rows(active: Active, samples: int, k: int) -> Rows:
@@ -49,12 +55,12 @@ def feature_rows(active: Active, samples: int, k: int) -> Rows:
     Raises ValueError for shapes that do not fit and amplitudes below zero: a feature of both
     signs is two rays, and each has a direction of its own.
     """
-    if isinstance(active, Tensor):
+    if isinstance(active, Tensor | np.ndarray):
         if active.shape != (samples, k):
             raise ValueError(
                 f"active of shape {list(active.shape)} has to be [samples={samples}, k={k}]"
             )
-        rows = sparse_rows(active)
+        rows = sparse_rows(torch.as_tensor(active))
     else:
         indptr, index, value = (np.asarray(each) for each in _parts(active))
         if len(indptr) != samples + 1 or (index.size and int(index.max()) >= k):
@@ -66,15 +72,17 @@ def feature_rows(active: Active, samples: int, k: int) -> Rows:
         rows.eliminate_zeros()
     if rows.data.size and rows.data.min() < 0:
         raise ValueError(
-            "active has amplitudes below zero; give a feature of both signs as two rays, with the "
-            "positive part of one and of the other"
+            "active has amplitudes below zero; a feature of both signs is two rays, so score it by "
+            "rays = world.rays(): rays.directions for truth, rays.activity(drawn) for active"
         )
     return rows
 
 
 def has_amplitudes(active: Active) -> bool:
     """Whether it says how much, not only which."""
-    return not (isinstance(active, Tensor) and active.dtype == torch.bool)
+    if isinstance(active, Tensor | np.ndarray):
+        return active.dtype not in (torch.bool, np.bool_)
+    return True
 
 
 def sparse_rows(table: Tensor) -> Rows:

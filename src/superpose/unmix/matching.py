@@ -28,6 +28,7 @@ from superpose.unmix.evidence import Errors, Evidence, activation_assignment, as
 from superpose.unmix.firing import Active, size
 from superpose.unmix.sae import Dictionary
 from superpose.unmix.shrinkage import Slopes
+from superpose.unmix.weights import Samples, samples_like
 
 THRESHOLD = 0.9
 _FIRING = "activations and active"
@@ -147,8 +148,8 @@ class Match:
 
 def match(
     sae: Dictionary,
-    truth: Float[Tensor, "k d_in"],
-    activations: Float[Tensor, "samples d_in"] | None = None,
+    truth: Samples,
+    activations: Samples | None = None,
     active: Active | None = None,
     threshold: float = THRESHOLD,
 ) -> Match:
@@ -182,13 +183,18 @@ def match(
     >>> match(neurons(2), torch.tensor([[2.0, 0.0], [0.0, -1.0]])).recall
     array([1.])
     """
-    check(sae, truth, activations, active)
-    truth = truth.detach().cpu()
-    found = None if activations is None else Evidence.of(sae, activations, active, len(truth))
-    scores, assignment, each = _geometry(sae, truth, found, threshold)
+    W = checked_truth(sae, truth, "match")
+    found = None
+    if activations is not None:
+        found = Evidence.of(sae, checked_samples(sae, activations, "match"), active, len(W))
+    elif active is not None:
+        raise ValueError("match: active needs the activations of the same samples")
+    if not -1.0 <= threshold <= 1.0:
+        raise ValueError(f"match(threshold={threshold!r}): it is a cosine, from -1 to 1")
+    scores, assignment, each = _geometry(sae, W, found, threshold)
     if found is None:
         return Match(scores, assignment, each, threshold=threshold)
-    sums = _sums(found, truth, assignment, each["cosine"] > threshold)
+    sums = _sums(found, W, assignment, each["cosine"] > threshold)
     once = np.ones(len(found.errors.samples))
     scores["dead"] = 1.0 - found.fired.mean(-1)
     for part in sums:
@@ -233,31 +239,32 @@ def random_reach(cosine: float, d_in: int, d_sae: int) -> float:
     return float(1.0 - below**d_sae)
 
 
-def check(
-    sae: Dictionary,
-    truth: Tensor,
-    activations: Tensor | None,
-    active: Active | None,
-) -> None:
-    """Raise ValueError for true directions, activations and activity that do not fit."""
-    d_in = sae.directions.shape[-1]
-    if truth.ndim != 2 or truth.shape[1] != d_in or len(truth) == 0:
-        raise ValueError(f"match: truth of shape {list(truth.shape)} has to be [k, d_in={d_in}]")
-    short = (~(truth.norm(dim=-1) > 0)).nonzero().ravel().tolist()
+def checked_truth(sae: Dictionary, truth: Samples, call: str) -> Float[Tensor, "k d_in"]:
+    """True directions as a float32 tensor; ValueError, in the name of the `call`, for no such."""
+    directions = sae.directions.float().cpu()
+    table = samples_like(directions, truth, directions.shape[-1], f"{call}: true directions")
+    if len(table) == 0 or not bool(torch.isfinite(table).all()):
+        raise ValueError(f"{call}: true directions are at least one, and finite")
+    short = (~(table.norm(dim=-1) > 0)).nonzero().ravel().tolist()
     if short:
         raise ValueError(
-            f"match: true directions {short[:5]} have no length; leave out features that the "
+            f"{call}: true directions {short[:5]} have no length; leave out features that the "
             "model does not represent"
         )
-    if active is not None and activations is None:
-        raise ValueError("match: active needs the activations of the same samples")
-    if activations is not None and (activations.ndim != 2 or 0 in activations.shape):
+    return table
+
+
+def checked_samples(sae: Dictionary, x: Samples, call: str) -> Float[Tensor, "samples d_in"]:
+    """Activations as a float32 tensor; ValueError, in the name of the `call`, for no such."""
+    directions = sae.directions.float()
+    table = samples_like(directions, x, directions.shape[-1], f"{call}: activations")
+    if len(table) == 0:
+        raise ValueError(f"{call}: activations have no samples; give at least one")
+    if not bool(torch.isfinite(table).all()):
         raise ValueError(
-            f"match: activations of shape {list(activations.shape)} have to be [samples, d_in] "
-            "with at least one sample"
+            f"{call}: activations have NaN or infinite values; leave those samples out"
         )
-    if activations is not None and not bool(torch.isfinite(activations).all()):
-        raise ValueError("match: activations have NaN or infinite values; leave those samples out")
+    return table
 
 
 def _sums(

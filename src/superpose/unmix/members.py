@@ -19,7 +19,7 @@ from superpose.unmix.weights import Layout, Weights, aligned
 
 _MEMORY = 0.01  # weight of the newest smallest kept value in its running mean
 _CPU = torch.device("cpu")
-_DIVERGED = "the loss is not finite: the training diverged; lower lr"
+DIVERGED = "the loss is not finite: the training diverged; lower lr"
 _FIRST = 1024  # samples of the first batch that tell how long the encoder's rows begin
 COLUMNS = ("step", "loss", "l0", "explained_variance", "dead", "rate")
 
@@ -83,7 +83,7 @@ class Member:
             return
         slope = self.way.gradient(self.theta, x, target, self.dead)
         if not isfinite(slope.loss):
-            self.advice = _DIVERGED
+            self.advice = DIVERGED
         else:
             self.adam.step(slope.gradient, self.training.rate(self.steps))
             if self.code.tied:
@@ -163,6 +163,12 @@ class Member:
         self.silent[found] = 0
         self.adam.forget(places)
 
+    def remark(self) -> str:
+        """What went wrong, "" if nothing did."""
+        if self.advice or not self.rows:
+            return self.advice
+        return self.code.advice(self.rows[-1][COLUMNS.index("l0")])
+
     def weights(self) -> Weights:
         """The trained weights in the units of training, with the vectors that the code keeps."""
         trained = self.layout.weights(torch.as_tensor(self.theta).clone().cpu())
@@ -196,7 +202,7 @@ class Member:
         self.silent[:], self.window[:] = state["silent"], state["window"]
         self.threshold = float(state["threshold"])
         self.steps, self.adam.steps = (int(number) for number in state["steps"])
-        self.advice = _DIVERGED if bool(state["diverged"]) else ""
+        self.advice = DIVERGED if bool(state["diverged"]) else ""
         self.rows = [tuple(row) for row in state["rows"].tolist()]
 
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from superpose.statistics import Interval, mean_interval
 from superpose.unmix.detection import Scores, resampled
 from superpose.unmix.evidence import Errors, Evidence
-from superpose.unmix.firing import Active
-from superpose.unmix.matching import check
+from superpose.unmix.firing import Active, has_amplitudes
+from superpose.unmix.matching import checked_samples, checked_truth
 from superpose.unmix.sae import Dictionary
+from superpose.unmix.weights import Samples
 
 # Sweeps over the chosen atoms after each choice, and at the end of the last.
 _SWEEPS, _LAST = 5, 50
@@ -170,8 +171,8 @@ class Attainable:
 @torch.no_grad()
 def attainable(
     sae: Dictionary,
-    truth: Float[Tensor, "k d_in"],
-    activations: Float[Tensor, "samples d_in"],
+    truth: Samples,
+    activations: Samples,
     active: Active,
     bias: Float[Tensor, " d_in"] | None = None,
 ) -> Attainable:
@@ -189,9 +190,15 @@ def attainable(
     >>> attainable(neurons(2), torch.eye(2), x, x).share.round(6)
     array([1.])
     """
-    check(sae, truth, activations, active)
-    truth, x = truth.detach().cpu().float(), activations.detach().cpu().float()
-    found = Evidence.of(sae, activations, active, len(truth))
+    truth = checked_truth(sae, truth, "attainable")
+    x = checked_samples(sae, activations, "attainable")
+    if not has_amplitudes(active):
+        raise ValueError(
+            "attainable: active says which features are on, not how much; give amplitudes f, so "
+            "that x = f W + b"
+        )
+    found = Evidence.of(sae, x, active, len(truth))
+    x = x.cpu()
     once = np.ones(len(found.errors.samples))
     l0 = found.errors.scores(once)["l0"]
     left = x.double() - torch.from_numpy(found.known.astype(np.float64) @ truth.double().numpy())

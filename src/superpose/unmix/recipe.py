@@ -19,19 +19,25 @@ class SAETraining:
 
     samples: int = 1_000_000
     batch: int = 512
-    lr: float = 1e-2
+    lr: float = 5e-3
     warmup: float = 0.05
     decay: float = 0.3
-    dead_after: int = 50_000
+    dead_after: int = 25_000
     centre: Literal["mean", "median"] = "mean"
 
     def __post_init__(self) -> None:
         for name in ("samples", "batch", "dead_after"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise ValueError(
                     f"SAETraining({name}={value!r}): {name} is a whole number of at least 1"
                 )
+            object.__setattr__(self, name, int(value))
+        for name in ("lr", "warmup", "decay"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float | np.integer | np.floating):
+                raise ValueError(f"SAETraining({name}={value!r}): {name} is a number")
+            object.__setattr__(self, name, float(value))
         if not 0.0 < self.lr < np.inf:
             raise ValueError(f"SAETraining(lr={self.lr!r}): lr is positive and finite")
         if self.centre not in ("mean", "median"):

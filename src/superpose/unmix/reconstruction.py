@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from superpose.statistics import Interval, mean_interval
 from superpose.unmix.sae import Dictionary
+from superpose.unmix.weights import Samples
 
 _CHUNK = 2**24
 
@@ -43,8 +43,8 @@ class Reconstruction:
 @torch.no_grad()
 def reconstruction(
     sae: Dictionary,
-    x: Float[Tensor, "samples d_in"],
-    target: Float[Tensor, "samples d_out"] | None = None,
+    x: Samples,
+    target: Samples | None = None,
 ) -> Reconstruction:
     """Score a dictionary, or each of a stack, on samples that it was not trained on.
 
@@ -56,7 +56,8 @@ def reconstruction(
     >>> reconstruction(sae, torch.tensor([[2.0, 0.0], [0.0, 2.0]])).interval("l0").estimate
     1.0
     """
-    y = x if target is None else target
+    x = torch.as_tensor(x).float()
+    y = x if target is None else torch.as_tensor(target).float()
     if len(x) == 0 or len(y) != len(x):
         raise ValueError(
             f"reconstruction: {len(x)} samples and {len(y)} targets; give as many of "

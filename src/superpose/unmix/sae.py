@@ -14,7 +14,7 @@ from torch import Tensor
 
 from superpose import records
 from superpose.unmix.codes import CODES, Code
-from superpose.unmix.weights import Weights
+from superpose.unmix.weights import Samples, Weights, samples_like
 
 _ARRAYS = ("W_enc", "b_enc", "W_dec", "b_dec")
 
@@ -74,8 +74,12 @@ class SAE(Weights):
         parts = self.W_dec.split(list(self.layers or self.W_dec.shape[-1:]), dim=-1)
         return torch.stack([torch.linalg.vector_norm(part, dim=-1) for part in parts], -1)
 
-    def encode(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "*run batch d_sae"]:
-        """Latents of each sample under each member of the stack."""
+    def encode(self, x: Samples) -> Float[Tensor, "*run batch d_sae"]:
+        """Latents of each sample under each member of the stack.
+
+        Raises ValueError unless x is `[batch, d_in]`.
+        """
+        x = samples_like(self.W_enc, x, self.W_enc.shape[-2], "encode: samples")
         return self.code.latents(self, x)
 
     def __len__(self) -> int:

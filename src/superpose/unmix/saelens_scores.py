@@ -14,13 +14,15 @@ from torch import Tensor
 from superpose.unmix.detection import Scores, harmonic
 from superpose.unmix.evidence import Evidence, assign
 from superpose.unmix.firing import Active, Rows, coded, switched_on, turned
+from superpose.unmix.matching import checked_samples, checked_truth
 from superpose.unmix.sae import Dictionary
+from superpose.unmix.weights import Samples
 
 
 def saelens_scores(
     sae: Dictionary,
-    truth: Float[Tensor, "k d_in"],
-    activations: Float[Tensor, "samples d_in"],
+    truth: Samples,
+    activations: Samples,
     active: Active,
 ) -> Scores:
     r"""What `sae_lens.synthetic` says of a dictionary on these samples, one number a run.
@@ -40,10 +42,12 @@ def saelens_scores(
     >>> saelens_scores(neurons(2), torch.eye(2), x, x)["uniqueness_saelens"]
     array([0.5])
     """
-    found = Evidence.of(sae, activations, active, len(truth))
+    truth = checked_truth(sae, truth, "saelens_scores")
+    x = checked_samples(sae, activations, "saelens_scores")
+    found = Evidence.of(sae, x, active, len(truth))
     once = np.ones(len(found.errors.samples))
     measured = found.errors.scores(once)
-    shrinkage = _shrinkage(sae, activations)
+    shrinkage = _shrinkage(sae, x)
     unit = torch.nn.functional.normalize(truth.detach().double().cpu(), dim=-1).float()
     directions = sae.directions.detach().float().cpu()
     directions = directions.reshape(-1, *directions.shape[-2:])

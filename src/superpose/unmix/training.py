@@ -94,8 +94,9 @@ def unmix(
     """
     codes = list(code) if isinstance(code, Sequence) else [code]
     training = SAETraining() if training is None else training
-    runs = range(seeds) if isinstance(seeds, int) else seeds
+    runs = range(int(seeds)) if isinstance(seeds, int | np.integer) else seeds
     _check(codes, runs, seed)
+    seed = int(seed)
     device = acts.x.device if isinstance(acts, Activations) else getattr(acts, "device", "cpu")
     source = stream.source(acts, target)
     # To digest all samples takes a while.
@@ -122,7 +123,7 @@ def _check(codes: Sequence[Code], runs: Sequence[int], seed: int) -> None:
             f"unmix(seeds={runs!r}): train at least one member; seeds are how many, or a range of "
             "their numbers, from 0 on and each once"
         )
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
         raise ValueError(f"unmix(seed={seed!r}): it is a whole number from 0 to 2**32 - 1")
 
 
@@ -244,7 +245,7 @@ class _Stack:
             subtract=folded[0].subtract,
             code=code,
             history=_history(members),
-            advice=tuple(f"member {m.key[1]}: {m.advice}" for m in members if m.advice),
+            advice=tuple(f"member {m.key[1]}: {said}" for m in members if (said := m.remark())),
             layers=self.batches.layers,
         )
 

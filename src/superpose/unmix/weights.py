@@ -11,6 +11,8 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 Flat = TypeVar("Flat", NDArray, Tensor)
+Samples = Float[Tensor, "_ _"] | Float[np.ndarray, "_ _"]
+"""Rows as people have them, samples or directions: tensors or arrays of any floating type."""
 _LINE = 64  # bytes of a cache line, and of the widest vector register
 
 
@@ -147,6 +149,17 @@ def fold(trained: Weights, units: Units, target_units: Units) -> Weights:
     )
     kept = (tensor.to(trained.W_enc.dtype) for tensor in exact)
     return Weights(*kept, extra=extra, subtract=trained.subtract)
+
+
+def samples_like(like: Tensor, x: Samples, d_in: int, asks: str) -> Float[Tensor, "rows d_in"]:
+    """Rows as a tensor of the kind and on the device of `like`.
+
+    Raises ValueError unless they are a table `[rows, d_in]`; `asks` begins the sentence.
+    """
+    table = torch.as_tensor(x).detach()
+    if table.ndim != 2 or table.shape[1] != d_in:
+        raise ValueError(f"{asks} of shape {list(table.shape)} have to be [rows, d_in={d_in}]")
+    return table.to(like)
 
 
 def aligned(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:

@@ -38,7 +38,7 @@ class BatchTopK(Code):
     """
 
     k: int
-    auxk: float = 1 / 32
+    auxk: float = 1.0
 
     def __post_init__(self) -> None:
         Code.__post_init__(self)
@@ -89,7 +89,7 @@ class Matryoshka(Code):
 
     k: int
     widths: tuple[int, ...] = ()
-    auxk: float = 1 / 32
+    auxk: float = 0.25
 
     def __post_init__(self) -> None:
         Code.__post_init__(self)

@@ -7,6 +7,7 @@ from math import isfinite
 from types import MappingProxyType
 from typing import ClassVar
 
+import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -76,12 +77,17 @@ class Code(ABC):
         """
         return dict(trained)
 
+    def advice(self, l0: float) -> str:
+        """What to do where training ended with `l0` active latents a sample, "" for nothing."""
+        return ""
+
 
 def largest(values: Float[Tensor, "*batch n"], k: int) -> Bool[Tensor, "*batch n"]:
     """Which are the `k` largest along the last axis, and positive: fewer than k may be.
 
     Of equal values those of the lowest index are kept, which torch.topk does not promise.
 
+    >>> import torch
     >>> largest(torch.tensor([2.0, 3.0, 2.0, -1.0]), 2)
     tensor([ True,  True, False, False])
     """
@@ -123,10 +129,11 @@ def auxiliary(
 def check_count(code: object, name: str) -> None:
     """Raise ValueError unless the code's number of that name is whole and at least 1."""
     value = getattr(code, name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise ValueError(
             f"{type(code).__name__}({name}={value!r}): {name} is a whole number of at least 1"
         )
+    object.__setattr__(code, name, int(value))
 
 
 def check_k(code: object) -> None:
@@ -143,8 +150,10 @@ def check_k(code: object) -> None:
 def check_weight(code: object, name: str, weighs: str, *, positive: bool = False) -> None:
     """Raise ValueError unless the code's number of that name is finite and not negative."""
     value = getattr(code, name)
-    if not (isfinite(value) and (value > 0 if positive else value >= 0)):
+    number = isinstance(value, int | float | np.integer | np.floating)
+    if not (number and isfinite(value) and (value > 0 if positive else value >= 0)):
         least = "positive" if positive else "at least 0"
         raise ValueError(
             f"{type(code).__name__}({name}={value!r}): {name} {weighs}; it is finite and {least}"
         )
+    object.__setattr__(code, name, float(value))

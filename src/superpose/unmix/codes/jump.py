@@ -76,3 +76,12 @@ class JumpReLU(Code):
     ) -> dict[str, Float[Tensor, " d_sae"]]:
         """The threshold itself."""
         return {"threshold": trained["log_threshold"].exp()}
+
+    def advice(self, l0: float) -> str:
+        """Says by how much the number of active latents was missed, beyond a tenth of it."""
+        if abs(l0 / self.l0 - 1.0) <= 0.1:
+            return ""
+        return (
+            f"{l0:.3g} latents a sample were active at the end, not l0={self.l0:g}: thresholds "
+            "learn slowly, so train longer, or begin with another l0"
+        )

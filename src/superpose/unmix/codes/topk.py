@@ -33,7 +33,7 @@ class TopK(Code):
     """
 
     k: int
-    auxk: float = 1 / 32
+    auxk: float = 1.0
     # Fitted (by 0.67), TopK is ahead after 300,000 samples of 1,024 features in 128 dimensions
     # (MMCS 0.81, against 0.65), but behind after 3,000,000 (0.970, against 0.992).
     fitted: ClassVar[bool] = False
