@@ -11,7 +11,8 @@ training; a cell is the median over the pieces, by processor time, with wall tim
 - `shapes`: TopK at three sizes.
 - `stack`: eight members (seeds and sparsities) on one stream, against SAELens training one after
   another and against our single runs, by whole calls; with memory.
-- `floor`: the encoder's product alone, at the best rate of a matrix product here and now.
+- `floor`: the encoder's product alone, at the best rate of a matrix product on the same core just
+  before or after the piece of the training that is held against it.
 - `quality`: whole trainings over seeds; explained variance and MMCS on samples held out. A ratio
   counts where ours are no worse: the interval of the paired difference reaches 0 or more. Trainings
   that the file has are not done again; other work on the machine does no harm here.
@@ -25,8 +26,11 @@ A part's results replace those in the file, so a full run can be had in pieces.
 import argparse
 import json
 import os
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
@@ -186,32 +190,54 @@ def stacked(shape: Shape, found: Data, options: argparse.Namespace) -> dict:
 
 
 def floor(options: argparse.Namespace) -> dict:
-    """How near a step comes to its encoder's product."""
-    rates = products(options)
-    best = max(rates, key=lambda name: rates[name])
-    print(f"best product: {rates[best] / 1e9:.0f} GFLOP/s, by {best}")
+    """How near a step comes to its encoder's product, both in turns on one core."""
     rows = []
-    for shape in SHAPES[: 1 if options.quick else None]:
-        with TemporaryDirectory(dir=options.folder) as folder:
-            found = data(Path(folder), shape, 65_536, seed=0, held=16)
-            asked = settings_of("topk", OURS, shape, found, options.steps) | {"side": OURS}
-            work = SMALL.floor * SMALL.batch / shape.floor / shape.batch
-            pieces = max(1, round(2 * options.piece * work))
-            spent = in_turns({OURS: asked}, options.rounds, pieces)[OURS][:, 0]
-        rates = products(options)
-        rate = max(rates.values())
-        us = float(np.median(spent)) / shape.batch * 1e6
-        row = {
-            "shape": asdict(shape),
-            "us": us,
-            "gflops": rate / 1e9,
-            "by": max(rates, key=lambda name: rates[name]),
-            "products": rates,
-            "floor_us": shape.floor / rate * 1e6,
-        }
-        rows.append(row | {"share": row["floor_us"] / us})
-        print(unmix_tables.floor_line(rows[-1]), flush=True)
+    with on_the_workers_core():
+        for shape in SHAPES[: 1 if options.quick else None]:
+            with TemporaryDirectory(dir=options.folder) as folder:
+                found = data(Path(folder), shape, 65_536, seed=0, held=16)
+                rows.append(near(shape, found, options))
+            print(unmix_tables.floor_line(rows[-1]), flush=True)
     return {"rows": rows, "asked": 0.6}
+
+
+@contextmanager
+def on_the_workers_core() -> Iterator[None]:
+    """Cores differ from one another, and each from minute to minute."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def near(shape: Shape, found: Data, options: argparse.Namespace) -> dict:
+    """One size: the best product just before and after each piece of a training, and the piece."""
+    work = SMALL.floor * SMALL.batch / shape.floor / shape.batch
+    pieces = max(1, round(options.piece * work))
+    steps = 2 * options.rounds * pieces + 5
+    worker = Worker(OURS)
+    try:
+        worker.ask(make=settings_of("topk", OURS, shape, found, steps))
+        rates, us = [products(options)], []
+        for _ in range(2 * options.rounds):
+            us.append(float(worker.train(pieces)[0]) / shape.batch * 1e6)
+            rates.append(products(options))
+    finally:
+        worker.close()
+    best = [max(max(before.values()), max(after.values())) for before, after in pairwise(rates)]
+    shares = [shape.floor / rate * 1e6 / each for rate, each in zip(best, us, strict=True)]
+    names = [max(each, key=lambda name: each[name]) for each in rates]
+    return {
+        "shape": asdict(shape),
+        "us": float(np.median(us)),
+        "gflops": float(np.median(best)) / 1e9,
+        "by": statistics.mode(names),
+        "floor_us": shape.floor / float(np.median(best)) * 1e6,
+        "share": float(np.median(shares)),
+        "shares": shares,
+    }
 
 
 def products(options: argparse.Namespace) -> dict[str, float]:
@@ -360,7 +386,7 @@ def main() -> None:
     # The pieces pass through a whole training of 1,000,000 samples, but for its two ends.
     options.steps = 40 if quick else 245
     options.piece = 2 if quick else (options.steps - 5) // options.rounds
-    options.whole, options.repeats = (3, 2) if quick else (48, 30)
+    options.whole, options.repeats = (3, 2) if quick else (48, 10)
     options.out = options.out or HOME / f"results/unmix{'-quick' if quick else ''}.json"
     if options.table:
         tables.TABLES.update(unmix_tables.TABLES)
