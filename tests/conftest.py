@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,9 @@ def _modules() -> set[str]:
     files = (file.relative_to(root.parent).with_suffix("") for file in root.rglob("*.py"))
     return {".".join(file.parts) for file in files if file.name != "__init__"}
 
+
+# A shell lets its background jobs ignore interrupts, which tests send to themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 checked = [module for module in sorted(_modules()) if not module.startswith(COMPILED)]
 install_import_hook(checked, "typechecking.typecheck")
