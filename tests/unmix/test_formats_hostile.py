@@ -251,7 +251,7 @@ def test_a_folder_of_nothing_known_says_what_is(tmp_path):
     with pytest.raises(formats.FormatError, match="not a dictionary of a known format"):
         formats.read(tmp_path)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(formats.FormatError, match="there is no such folder"):
+    with pytest.raises(formats.FormatError, match="give the folder that holds it"):
         formats.recognise(tmp_path / "file")
 
 

@@ -207,3 +207,9 @@ def test_faithfulness_keeps_runs_and_refuses_what_does_not_fit():
         faithfulness(model, W, b, x, neurons(4))
     with pytest.raises(ValueError, match="budgets measured"):
         score.interval(9)
+
+
+@pytest.mark.parametrize("wrong", [{"d_sae": 0}, {"penalty": -1.0}, {"epochs": 0}])
+def test_a_sparse_dictionary_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError, match="at least one latent and one epoch"):
+        sparse_dictionary(torch.eye(4), **({"d_sae": 2} | wrong))

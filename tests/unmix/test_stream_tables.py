@@ -238,9 +238,10 @@ def test_equal_samples_have_no_units():
         (np.array([[1j]]), "real numbers"),
         ([TABLE, TABLE[:9]], "layer 1 has 500 samples and layer 2 9"),
         (7, "acts is a int: pass"),
+        ({"layer": TABLE}, "acts is a dict: pass"),
         ([TABLE, lambda: iter([TABLE])], "of different sorts"),
     ],
-    ids=["line", "empty", "text", "complex", "rows", "number", "sorts"],
+    ids=["line", "empty", "text", "complex", "rows", "number", "mapping", "sorts"],
 )
 def test_what_cannot_be_samples_is_refused_in_a_sentence(data, words):
     with pytest.raises(ValueError, match=words):

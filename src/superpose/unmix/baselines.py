@@ -92,9 +92,16 @@ def sparse_dictionary(
     In units in which the mean squared norm about the mean is 1 it minimises the mean of
     $\frac12 \|x - z D\|^2 + \alpha \|z\|_1$ over D of rows no longer than 1 and z ≥ 0, α the
     `penalty`: scikit-learn's MiniBatchDictionaryLearning. No encoder is learned: each sample is
-    solved for. Raises ValueError when all samples are equal. Source: Mairal et al. 2009.
+    solved for. Raises ValueError when all samples are equal, for fewer than one latent or epoch,
+    and for a penalty below 0. Source: Mairal et al. 2009.
     """
     from sklearn.decomposition import MiniBatchDictionaryLearning
+
+    if d_sae < 1 or epochs < 1 or not 0.0 <= penalty < np.inf:
+        raise ValueError(
+            f"sparse_dictionary(d_sae={d_sae!r}, penalty={penalty!r}, epochs={epochs!r}): at least "
+            "one latent and one epoch, and a finite penalty of at least 0"
+        )
 
     x = _table(acts)
     centre, _, _ = _principal(x, "sparse_dictionary")

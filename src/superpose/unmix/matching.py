@@ -74,7 +74,11 @@ class Match:
         raise AttributeError(f"match.{name}: the scores are {', '.join(self.scores)}")
 
     def interval(self, name: str) -> Interval:
-        """Mean of a score over the runs with its 95 % interval."""
+        """Mean of a score over the runs with its 95 % interval.
+
+        The members of one stack differ in their first weights alone: the interval says how much
+        those decide. For other samples and worlds train with other seeds, and pool the scores.
+        """
         return mean_interval(getattr(self, name))
 
     def sample_interval(self, name: str, minus: "Match | None" = None) -> Interval:

@@ -82,7 +82,9 @@ def unmix(
     files, a function that returns an iterator, or a world that draws batches. With a `target` of
     the same samples the result is a transcoder; a sequence of Activations makes a crosscoder,
     whose layers each have units of their own. With a `folder` the training is kept there every
-    minute and at an interrupt, and the same call goes on, bit for bit.
+    minute and at an interrupt, and the same call goes on, bit for bit. Other samples are refused,
+    told apart by all of a table and its files, by the first 1,024 of an iterator and by 256 drawn
+    ones of a world.
 
     `callback` hears of each row of the history: step, run, code, loss, l0, explained_variance,
     dead, rate. The means are over the steps since the last row; the explained variance is

@@ -294,6 +294,8 @@ def _members(folder: Path) -> list[Path]:
 
 def _nothing_here(folder: Path) -> str:
     """Why a folder is not one that can be read."""
+    if folder.is_file():
+        return "a file; an autoencoder is a folder of files, so give the folder that holds it"
     if not folder.is_dir():
         return "there is no such folder"
     below = sorted(

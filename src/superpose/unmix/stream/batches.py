@@ -1,6 +1,6 @@
 """The stream: normalised batches, the next one prepared while one is trained on."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,7 +243,8 @@ def _part(data: Any, name: str) -> Any:
         return InMemory(data, name)
     if isinstance(data, Generator | Iterator) or callable(data):
         return data
-    if isinstance(data, Iterable):  # what can be gone through again, such as a loader of data
+    # What can be gone through again, such as a loader of data.
+    if isinstance(data, Iterable) and not isinstance(data, Mapping):
         return data.__iter__
     raise ValueError(
         f"{name} is a {type(data).__name__}: pass a tensor or array [samples, d], a path, a "
