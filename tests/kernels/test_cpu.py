@@ -275,6 +275,7 @@ np.savez(sys.argv[1], *found)
 """
 
 
+@pytest.mark.slow
 def test_registers_of_another_width_draw_the_same_and_give_the_same_gradients(tmp_path):
     # What a processor with AVX-512 compiles (LLVM halves its vectors here), or one without.
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}

@@ -138,7 +138,7 @@ def test_checkpoints_in_between_change_nothing(tmp_path, monkeypatch):
     ("change", "words"),
     [
         ({"code": CODES["L1"]}, "codes .*name was TopK and is now L1"),
-        ({"training": replace(RECIPE, lr=0.02)}, r"training lr was 0\.01 and is now 0\.02"),
+        ({"training": replace(RECIPE, lr=0.02)}, r"training lr was 0\.005 and is now 0\.02"),
         ({"seeds": 2}, r"seeds was \[0\] and is now \[0, 1\]"),
         ({"seed": 5}, "seed was 0 and is now 5"),
         ({"acts": DATA + 1}, "data sha256 was"),

@@ -71,6 +71,7 @@ def test_no_dictionary_along_the_truth_beats_the_closed_form():
         assert objective(*moved) >= best
 
 
+@pytest.mark.slow
 def test_nested_dictionaries_absorb_less_at_the_true_number_active():
     rows = absorption.relief((3,), seeds=4).to_pylist()
     rate = {(row["code"], row["seed"]): row["absorption"] for row in rows}

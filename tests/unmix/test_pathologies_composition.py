@@ -16,6 +16,7 @@ def _intervals(table):
     return {(row["paired"], row["quantity"]): row for row in rows}
 
 
+@pytest.mark.slow
 def test_pairs_are_learned_as_pairs(measured):
     found = {(row["paired"], row["seed"]): row["composed"] for row in measured.to_pylist()}
     more = mean_interval([found[True, seed] - found[False, seed] for seed in range(5)])
@@ -23,6 +24,7 @@ def test_pairs_are_learned_as_pairs(measured):
     assert _intervals(measured)[True, "single"]["high"] < 0.1
 
 
+@pytest.mark.slow
 def test_the_same_features_on_their_own_are_learned_as_they_are(measured):
     assert _intervals(measured)[False, "single"]["low"] > 0.9
 

@@ -6,6 +6,8 @@ from superpose.experiments.saebench.pathologies import mixing
 from superpose.statistics import mean_interval
 from superpose.unmix import SAETraining
 
+pytestmark = pytest.mark.slow
+
 
 def _interval(rows, start, k, value):
     return mean_interval([value(r) for r in rows if r["start"] == start and r["k"] == k])
@@ -13,7 +15,7 @@ def _interval(rows, start, k, value):
 
 @pytest.fixture(scope="module")
 def rows():
-    shorter = SAETraining(samples=128_000, batch=256)
+    shorter = SAETraining(samples=128_000, batch=256, lr=1e-2)
     return mixing.mixing((2, 5, 8), seeds=3, training=shorter).to_pylist()
 
 
@@ -38,7 +40,6 @@ def test_decoder_rows_overlap_least_at_the_true_number(rows, start):
         assert overlap[5] < _interval(rows, start, 8, lambda row: row["c_dec"]).estimate / 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("correlated", [True, False])
 def test_the_elbow_of_decoder_overlap_is_at_the_true_number(correlated):
     table = over_seeds(mixing.mixing(correlated=correlated, seeds=5), ["start", "k"]).to_pylist()

@@ -141,7 +141,6 @@ def unmix(
     """
     from superpose import records
     from superpose.unmix import stream
-    from superpose.unmix.members import DIVERGED
     from superpose.unmix.reconstruction import reconstruction
     from superpose.unmix.training import unmix as train
 
@@ -167,6 +166,13 @@ def unmix(
     if format != "superpose":
         _export(sae, out / format, format)
     _print(told, found.origin.shuffling, json_, quiet)
+    return _ended(sae)
+
+
+def _ended(sae: "SAE") -> int:
+    """A member that diverged is a failure; other advice is not."""
+    from superpose.unmix.members import DIVERGED
+
     return FAILED if any(DIVERGED in said for said in sae.advice) else DONE
 
 

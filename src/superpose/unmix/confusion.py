@@ -92,13 +92,7 @@ def confusion(
     W, x = checked_truth(sae, truth, "confusion"), checked_samples(sae, activations, "confusion")
     rules = rules or Rules()
     found = Evidence.of(sae, x, active, len(W))
-    if pairs is None:
-        pairs = nested(found.known, rules.least)
-    elif pairs.size and not (pairs.min() >= 0 and pairs.max() < len(W)):
-        raise ValueError(
-            f"confusion(pairs=…): pairs of features by number, from 0 to {len(W) - 1}, but they go "
-            f"from {pairs.min()} to {pairs.max()}"
-        )
+    pairs = nested(found.known, rules.least) if pairs is None else _known(pairs, len(W))
     judged: dict[str, list[list[Row]]] = {name: [] for name in _SCHEMAS}
     scores: list[dict[str, float]] = []
     for run in _runs(sae, W, found, rules):
@@ -110,6 +104,15 @@ def confusion(
     return Confusion(
         {name: np.array([score[name] for score in scores]) for name in scores[0]}, **tables
     )
+
+
+def _known(pairs: Int[np.ndarray, "pairs 2"], k: int) -> Int[np.ndarray, "pairs 2"]:
+    if pairs.size and not (pairs.min() >= 0 and pairs.max() < k):
+        raise ValueError(
+            f"confusion(pairs=…): pairs of features by number, from 0 to {k - 1}, but they go "
+            f"from {pairs.min()} to {pairs.max()}"
+        )
+    return pairs
 
 
 def _runs(
