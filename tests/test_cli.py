@@ -116,6 +116,7 @@ def test_the_report_opens_offline_and_fits(job, visit, width, scheme):
     assert seen.value(f"{shown}.every(image => image.complete && image.naturalWidth > 0)")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(job, config, tmp_path):
     out, _ = job
     again = tmp_path / "again"
