@@ -78,7 +78,7 @@ def test_what_is_done_is_not_done_again(asked, done, monkeypatch):
         raise AssertionError("a finished cell was measured again")
 
     monkeypatch.setattr("superpose.experiments.saebench.bench.measure", never)
-    again = saebench.run(asked, out)
+    again = saebench.run(asked, str(out))
     assert _manifests(out) == before
     assert _plain(again.results) == _plain(found.results)
     assert _plain(again.differences) == _plain(found.differences)

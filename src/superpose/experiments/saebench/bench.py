@@ -103,14 +103,14 @@ class Findings:
     figures: list[Path]
 
 
-def run(bench: Bench, out: Path, progress: Progress | None = None) -> Findings:
+def run(bench: Bench, out: str | Path, progress: Progress | None = None) -> Findings:
     """Do what of the bench is not in folder `out` yet, and write its table and figures there.
 
     Each cell is a record in `out/cells`; the table `results.parquet`, its `summary` and the
     `differences` are the record `out/table`, figures lie in `out/figures`. Raises RecordError
     where the folder cannot be written, KeyboardInterrupt when interrupted: what was done stays.
     """
-    cells = bench.cells()
+    out, cells = Path(out), bench.cells()
     tables, maps, notes = [], {}, []
     for number, cell in enumerate(cells):
         folder = out / "cells" / cell.world / cell.code / f"seed-{cell.seed}"
