@@ -89,6 +89,7 @@ def drawn(rng: np.random.Generator, W: np.ndarray, p: float, count: int) -> np.n
 
 
 TUNED: dict[tuple[str, str], dict[str, float]] = {
+    ("l1", OURS): {"lr": 4e-2, "warmup": 0.8},
     ("jumprelu", OURS): {"lr": 5e-3},
     ("jumprelu", "dictionary_learning"): {"strength": 1.0, "bandwidth": 0.001},
     ("jumprelu", "saelens"): {"lr": 5e-3, "strength": 0.3, "bandwidth": 0.1, "threshold": 0.05},
