@@ -9,10 +9,10 @@ training; a cell is the median over the pieces, by processor time, with wall tim
 
 - `topk`, `codes`: every code that others have too.
 - `shapes`: TopK at two more sizes.
-- `stack`: eight members (seeds and sparsities) on one stream, against SAELens training one after
-  another and against our single runs, by whole calls; with memory.
-- `floor`: the encoder's product alone, at the best rate of a matrix product on the same core just
-  before or after the piece of the training that is held against it.
+- `stack`: eight members (seeds and sparsities) on one stream, against our single runs, the plain
+  loop and SAELens training one after another, by whole calls; with memory.
+- `floor`: the encoder's product alone, at the rate of the machine's best matrix product, which is
+  timed in turns with pieces of the training on the same core.
 - `quality`: whole trainings over seeds; explained variance and MMCS on samples held out. A ratio
   counts where ours are no worse: the interval of the paired difference reaches 0 or more. Trainings
   that the file has are not done again; other work on the machine does no harm here.
@@ -30,7 +30,6 @@ import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
@@ -41,7 +40,7 @@ import torch
 import unmix_tables
 from peers import make
 from threadpoolctl import threadpool_limits
-from unmix_sides import ALL, HOME, OURS, PEERS_OF, Data, Shape, Worker, data, scores
+from unmix_sides import ALL, HOME, OURS, PEERS_OF, PLAIN, Data, Shape, Worker, data, scores
 from unmix_sides import settings as settings_of
 from unmix_sides import sides as sides_of
 
@@ -144,7 +143,7 @@ def shapes(options: argparse.Namespace) -> dict:
 
 
 def stack(options: argparse.Namespace) -> dict:
-    """Whole calls: a stack, its members one by one, and SAELens one by one."""
+    """Whole calls: a stack, and its members one by one: ours, the plain loop's, SAELens's."""
     rows = []
     wide = Shape(batch=SMALL.batch)
     for shape in (wide, Shape(width=512, d=64), Shape(width=256, d=64)):
@@ -162,10 +161,10 @@ def stacked(shape: Shape, found: Data, options: argparse.Namespace) -> dict:
     single = [one | {"k": k, "seed": seed} for k in SPARSITIES for seed in range(SEEDS)]
     asked = {"stack": [one | {"stack": SPARSITIES, "seeds": SEEDS}], "loop": single}
     workers = {name: Worker(OURS) for name in asked}
-    if shape.width == SMALL.width and make.python("saelens").exists():
-        peer = settings_of("topk", "saelens", shape, found, steps)
-        asked["saelens"] = [peer | {"k": each["k"], "seed": each["seed"]} for each in single]
-        workers["saelens"] = Worker("saelens")
+    for side in (PLAIN, "saelens") if make.python("saelens").exists() else (PLAIN,):
+        theirs = settings_of("topk", side, shape, found, steps)
+        asked[side] = [theirs | {"k": each["k"], "seed": each["seed"]} for each in single]
+        workers[side] = Worker(side)
     times: dict[str, list[np.ndarray]] = {name: [] for name in workers}
     memory = {}
     for name, worker in workers.items():
@@ -213,35 +212,34 @@ def on_the_workers_core() -> Iterator[None]:
 
 
 def near(shape: Shape, found: Data, options: argparse.Namespace) -> dict:
-    """One size: the best product just before and after each piece of a training, and the piece."""
+    """One size: pieces of a training and products in turns, the median of each and the best."""
     work = SMALL.floor * SMALL.batch / shape.floor / shape.batch
-    pieces = max(1, round(options.piece * work))
-    steps = 2 * options.rounds * pieces + 5
+    pieces, turns = max(1, round(options.piece * work)), 4 * options.rounds
     worker = Worker(OURS)
+    rates, us = [], []
     try:
-        worker.ask(make=settings_of("topk", OURS, shape, found, steps))
-        rates, us = [products(options)], []
-        for _ in range(2 * options.rounds):
+        worker.ask(make=settings_of("topk", OURS, shape, found, turns * pieces + 5))
+        for _ in range(turns):
             us.append(float(worker.train(pieces)[0]) / shape.batch * 1e6)
             rates.append(products(options))
     finally:
         worker.close()
-    best = [max(max(before.values()), max(after.values())) for before, after in pairwise(rates)]
-    shares = [shape.floor / rate * 1e6 / each for rate, each in zip(best, us, strict=True)]
-    names = [max(each, key=lambda name: each[name]) for each in rates]
+    medians = {name: float(np.median([rate[name] for rate in rates])) for name in rates[0]}
+    by = max(medians, key=lambda name: medians[name])
+    floors = [shape.floor / rate * 1e6 for rate in (medians[by], max(r[by] for r in rates))]
     return {
         "shape": asdict(shape),
         "us": float(np.median(us)),
-        "gflops": float(np.median(best)) / 1e9,
-        "by": statistics.mode(names),
-        "floor_us": shape.floor / float(np.median(best)) * 1e6,
-        "share": float(np.median(shares)),
-        "shares": shares,
+        "gflops": medians[by] / 1e9,
+        "by": by,
+        "floor_us": floors[0],
+        "share": floors[0] / float(np.median(us)),
+        "share_of_best": floors[1] / min(us),
     }
 
 
 def products(options: argparse.Namespace) -> dict[str, float]:
-    """Floating operations a second of the best of many matrix products, by whose it is."""
+    """Floating operations a second of matrix products, by whose they are."""
     rng, found = np.random.default_rng(0), {}
     for rows, inner, columns in ((4096, 128, 1024), (2048, 768, 4096), (2048, 2048, 2048)):
         a = rng.random((rows, inner), np.float32)
@@ -261,19 +259,19 @@ def products(options: argparse.Namespace) -> dict[str, float]:
         for name, (count, way) in ways.items():
             work = 2.0 * count * inner * columns
             repeats = max(3, round(options.repeats * 1e9 / work))
-            found[f"{name}, {count}×{inner}×{columns}"] = work / best(way, repeats)
+            found[f"{name}, {count}×{inner}×{columns}"] = work / typical(way, repeats)
     return found
 
 
-def best(way: Callable[[], object], repeats: int) -> float:
-    """Least processor seconds."""
+def typical(way: Callable[[], object], repeats: int) -> float:
+    """Median of processor seconds."""
     way()
     times = []
     for _ in range(repeats):
         begin = process_time()
         way()
         times.append(process_time() - begin)
-    return min(times)
+    return statistics.median(times)
 
 
 def quality(options: argparse.Namespace) -> dict:

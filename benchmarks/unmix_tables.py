@@ -18,7 +18,7 @@ ASKED = {"topk": 2.0, "batchtopk": 4.0, "jumprelu": 4.0, "matryoshka": 4.0, "l1"
 """Times faster than the fastest package; of TopK with AVX2 (3 with AVX-512)."""
 
 SCORES = ("fve", "mmcs")
-STACKED = ("stack", "loop", "saelens")
+STACKED = ("stack", "loop", PLAIN, "saelens")
 
 
 def shape_of(row: dict) -> Shape:
@@ -70,7 +70,8 @@ def floor_line(row: dict) -> str:
     """The floor and the share reached."""
     return (
         f"{shape_of(row)}: {row['us']:.2f} µs a sample, floor {row['floor_us']:.2f} "
-        f"({row['gflops']:.0f} GFLOP/s by {row['by']}): {row['share']:.0%}"
+        f"({row['gflops']:.0f} GFLOP/s by {row['by']}): {row['share']:.0%}, best against best "
+        f"{row['share_of_best']:.0%}"
     )
 
 
@@ -150,8 +151,8 @@ def _stack(found: dict) -> str:
         sizes = [f"{size[side]:.2f}" if side in size else "" for side in STACKED]
         rows.append(f"| {shape_of(row)} | {' | '.join(times + gains + sizes)} |")
     head = (
-        "| | stack, µs | our single runs | SAELens, one by one | single / stack | SAELens / stack "
-        "| stack, GB | single | SAELens |"
+        "| | stack, µs | our single runs | PyTorch, one by one | SAELens, one by one | single / stack "
+        "| PyTorch / stack | SAELens / stack | stack, GB | single | PyTorch | SAELens |"
     )
     members = f"{found['rows'][0]['members']} members: k of {found['sparsities']}, "
     return (
@@ -163,10 +164,11 @@ def _stack(found: dict) -> str:
 def _floor(found: dict) -> str:
     rows = [
         f"| {shape_of(row)} | {row['gflops']:.0f} ({row['by']}) | {row['floor_us']:.2f} | "
-        f"{row['us']:.2f} | {row['share']:.0%} |"
+        f"{row['us']:.2f} | {row['share']:.0%} | {row['share_of_best']:.0%} |"
         for row in found["rows"]
     ]
-    return _table("| | best product, GFLOP/s | floor, µs | TopK step, µs | share |", rows)
+    head = "| | best product, GFLOP/s | floor, µs | TopK step, µs | share | best against best |"
+    return _table(head, rows)
 
 
 def _quality(found: dict) -> str:

@@ -192,10 +192,11 @@ def _selected(fused: Fused, room: _Selection, given: Batch, taught: Any, smalles
     """The slope where every entry is a latent that is on and selected."""
     theta, samples = given.theta, len(given.x)
     widths = room.widths
-    lists.begin_errors(room.error[0], given.target, theta, fused.at[3])
-    ends = np.array(widths, np.int64)
     W, totals = fused.at[1], fused.totals
-    all_squared, squared = lists.nested_errors(room.error, room.entries, theta, (W, ends), totals)
+    places = W, fused.at[3], np.array(widths, np.int64)
+    all_squared, squared = lists.nested_errors(
+        room.error, given.target, room.entries, theta, places, totals
+    )
     lists.turn(room.entries, room.turned)
     scale = np.float32(2.0 / samples / len(widths))
     for error, (first, last) in zip(room.error, pairwise((0, *widths)), strict=True):

@@ -36,11 +36,16 @@ def errors(error, entries, theta, at, totals):
 @compiled(fastmath=FASTMATH)
 def begin_errors(error, target, theta, at):
     """error[t] = b − target[t], b at `at` in theta: the error where nothing is on."""
-    at = max(at, 0)
     for t in range(len(error)):
-        row, wanted = error[t], target[t]
-        for c in range(error.shape[1]):
-            row[c] = theta[at + c] - wanted[c]
+        begin_error(error[t], target[t], theta, at)
+
+
+@inner(fastmath=FASTMATH)
+def begin_error(row, wanted, theta, at):
+    """row = b − wanted."""
+    at = max(at, 0)
+    for c in range(len(row)):
+        row[c] = theta[at + c] - wanted[c]
 
 
 @inner(fastmath=FASTMATH)
@@ -62,22 +67,24 @@ def add_rows(row, theta, at, span, column, value):
 
 
 @compiled(fastmath=FASTMATH)
-def nested_errors(error, entries, theta, places, totals):
-    """From error[0], as `begin_errors` leaves it: what latents of each prefix meet.
+def nested_errors(error, target, entries, theta, places, totals):
+    """What latents of each prefix meet.
 
-    places = (W, ends): the error of prefix p is that of the latents below ends[p]. error[p, t]
+    places = (W, b, ends): the error of prefix p is that of the latents below ends[p]. error[p, t]
     becomes the sum of the errors from prefix p on, and error[0] is added to `totals`. Gives the
     sums of all squared errors and of those of the last prefix.
     """
     start, column, value = entries
     prefixes, batch, d = error.shape
-    at, ends = places
+    at, b, ends = places
     loss = last = 0.0
     for t in range(batch):
         e, square = start[t], ZERO
         for p in range(prefixes):
             row = error[p, t]
-            if p > 0:
+            if p == 0:
+                begin_error(row, target[t], theta, b)
+            else:
                 before = error[p - 1, t]
                 for c in range(d):
                     row[c] = before[c]

@@ -21,7 +21,34 @@ from superpose.unmix.weights import Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchTopK(Code):
+class _Shared(Code):
+    """What both have: `k` latents a sample on average, in use those above one threshold."""
+
+    k: int
+    auxk: float = 1.0
+
+    def __post_init__(self) -> None:
+        Code.__post_init__(self)
+        check_k(self)
+        check_weight(self, "auxk", "weighs what dead latents learn")
+
+    def latents(
+        self, weights: Weights, x: Float[Tensor, "batch d_in"]
+    ) -> Float[Tensor, "*run batch d_sae"]:
+        """Pre-activations above the threshold and above 0."""
+        pre = weights.pre(x)
+        level = weights.extra["threshold"].clamp_min(0.0).unsqueeze(-2)
+        return pre.masked_fill(~(pre > level), 0.0)
+
+    def finished(
+        self, trained: Mapping[str, Float[Tensor, " d_sae"]], threshold: float
+    ) -> dict[str, Float[Tensor, " d_sae"]]:
+        """One threshold for all latents."""
+        return {"threshold": torch.full((self.d_sae,), threshold)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchTopK(_Shared):
     """The k · batch largest pre-activations of a whole batch, where positive.
 
     A sample may have more than `k` active latents or fewer, k on average. Of equal values those
@@ -36,20 +63,6 @@ class BatchTopK(Code):
     tensor([[0., 2.],
             [3., 2.]])
     """
-
-    k: int
-    auxk: float = 1.0
-
-    def __post_init__(self) -> None:
-        Code.__post_init__(self)
-        check_k(self)
-        check_weight(self, "auxk", "weighs what dead latents learn")
-
-    def latents(
-        self, weights: Weights, x: Float[Tensor, "batch d_in"]
-    ) -> Float[Tensor, "*run batch d_sae"]:
-        """Pre-activations above the threshold and above 0."""
-        return _above(weights, x)
 
     def objective(
         self,
@@ -67,15 +80,9 @@ class BatchTopK(Code):
             loss = loss + self.auxk * auxiliary(weights, pre, error, dead)
         return Objective(loss, z, error, smallest)
 
-    def finished(
-        self, trained: Mapping[str, Float[Tensor, " d_sae"]], threshold: float
-    ) -> dict[str, Float[Tensor, " d_sae"]]:
-        """One threshold for all latents."""
-        return {"threshold": torch.full((self.d_sae,), threshold)}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Matryoshka(Code):
+class Matryoshka(_Shared):
     """BatchTopK whose first latents have to reconstruct alone, too: nested dictionaries.
 
     The loss is the mean over `widths` of the squared error of the first so many latents, so that
@@ -87,14 +94,11 @@ class Matryoshka(Code):
     (4, 8, 16, 32, 64)
     """
 
-    k: int
     widths: tuple[int, ...] = ()
     auxk: float = 0.25
 
     def __post_init__(self) -> None:
-        Code.__post_init__(self)
-        check_k(self)
-        check_weight(self, "auxk", "weighs what dead latents learn")
+        _Shared.__post_init__(self)
         halves = (max(1, self.d_sae >> times) for times in range(4, -1, -1))
         widths = tuple(self.widths) or tuple(dict.fromkeys(halves))
         ascend = all(a < b for a, b in pairwise((0, *widths)))
@@ -104,12 +108,6 @@ class Matryoshka(Code):
                 "that ascend from at least 1, and the last is d_sae"
             )
         object.__setattr__(self, "widths", widths)
-
-    def latents(
-        self, weights: Weights, x: Float[Tensor, "batch d_in"]
-    ) -> Float[Tensor, "*run batch d_sae"]:
-        """Pre-activations above the threshold and above 0."""
-        return _above(weights, x)
 
     def objective(
         self,
@@ -129,18 +127,6 @@ class Matryoshka(Code):
         if self.auxk:
             loss = loss + self.auxk * auxiliary(weights, pre, error, dead)
         return Objective(loss, z, error, smallest)
-
-    def finished(
-        self, trained: Mapping[str, Float[Tensor, " d_sae"]], threshold: float
-    ) -> dict[str, Float[Tensor, " d_sae"]]:
-        """One threshold for all latents."""
-        return {"threshold": torch.full((self.d_sae,), threshold)}
-
-
-def _above(weights: Weights, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "*run batch d_sae"]:
-    pre = weights.pre(x)
-    level = weights.extra["threshold"].clamp_min(0.0).unsqueeze(-2)
-    return pre.masked_fill(~(pre > level), 0.0)
 
 
 def _shared_out(
