@@ -161,6 +161,9 @@ def stacked(shape: Shape, found: Data, options: argparse.Namespace) -> dict:
     single = [one | {"k": k, "seed": seed} for k in SPARSITIES for seed in range(SEEDS)]
     asked = {"stack": [one | {"stack": SPARSITIES, "seeds": SEEDS}], "loop": single}
     workers = {name: Worker(OURS) for name in asked}
+    for name in list(asked):
+        asked[f"{name}{unmix_tables.TWO}"] = asked[name]
+        workers[f"{name}{unmix_tables.TWO}"] = Worker(OURS, threads=2)
     for side in (PLAIN, "saelens") if make.python("saelens").exists() else (PLAIN,):
         theirs = settings_of("topk", side, shape, found, steps)
         asked[side] = [theirs | {"k": each["k"], "seed": each["seed"]} for each in single]

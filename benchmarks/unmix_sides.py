@@ -124,7 +124,7 @@ def settings(code: str, side: str, shape: Shape, found: Data, steps: int, seed: 
 class Worker:
     """A process that trains with one package."""
 
-    def __init__(self, side: str) -> None:
+    def __init__(self, side: str, threads: int = 1) -> None:
         name = {PLAIN: "plain"}.get(side, side)
         python = make.python(side) if side in make.PEERS else Path(sys.executable)
         self.side, self.errors = side, TemporaryFile("w+")  # noqa: SIM115
@@ -134,7 +134,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
-            env=os.environ | ONE_THREAD,
+            env=os.environ | ONE_THREAD | {"SUPERPOSE_THREADS": str(threads)},
         )
 
     def ask(self, **request: Any) -> dict[str, Any]:

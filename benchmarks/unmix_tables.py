@@ -19,6 +19,7 @@ ASKED = {"topk": 2.0, "batchtopk": 4.0, "jumprelu": 4.0, "matryoshka": 4.0, "l1"
 
 SCORES = ("fve", "mmcs")
 STACKED = ("stack", "loop", PLAIN, "saelens")
+TWO = ", two threads"
 
 
 def shape_of(row: dict) -> Shape:
@@ -62,7 +63,9 @@ def stack_line(row: dict) -> str:
     """A stack against its members one by one."""
     us, gigabytes = row["us"], row["peak_gb"]
     parts = [f"{name} {us[name]:.2f} µs, {gigabytes[name]:.2f} GB" for name in us]
-    gains = [f"{name} / stack {us[name] / us['stack']:.2f}" for name in us if name != "stack"]
+    gains = [f"{name} / stack {us[name] / us['stack']:.2f}" for name in STACKED[1:] if name in us]
+    wall = row["us_wall"]
+    gains.append(f"on two threads {wall[f'loop{TWO}'] / wall[f'stack{TWO}']:.2f} by wall time")
     return f"{shape_of(row)}, {row['members']} members: {'; '.join(parts + gains)}"
 
 
@@ -148,11 +151,14 @@ def _stack(found: dict) -> str:
         us, size = row["us"], row["peak_gb"]
         times = [_short(us[side]) if side in us else "" for side in STACKED]
         gains = [f"{us[side] / us['stack']:.2f}" if side in us else "" for side in STACKED[1:]]
+        wall = row["us_wall"]
+        both = f"{_short(wall[f'stack{TWO}'])} | {wall[f'loop{TWO}'] / wall[f'stack{TWO}']:.2f}"
         sizes = [f"{size[side]:.2f}" if side in size else "" for side in STACKED]
-        rows.append(f"| {shape_of(row)} | {' | '.join(times + gains + sizes)} |")
+        rows.append(f"| {shape_of(row)} | {' | '.join([*times, *gains, both, *sizes])} |")
     head = (
-        "| | stack, µs | our single runs | PyTorch, one by one | SAELens, one by one | single / stack "
-        "| PyTorch / stack | SAELens / stack | stack, GB | single | PyTorch | SAELens |"
+        "| | stack, µs | our single runs | PyTorch, one by one | SAELens, one by one "
+        "| single / stack | PyTorch / stack | SAELens / stack | stack on two threads, wall µs "
+        "| single / stack | stack, GB | single | PyTorch | SAELens |"
     )
     members = f"{found['rows'][0]['members']} members: k of {found['sparsities']}, "
     return (

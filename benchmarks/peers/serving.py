@@ -12,7 +12,7 @@ of JSON in, a line of JSON out:
 - {"whole": [settings, ...]}: these trainings, one after another, from their calls to what they give
   back; {"seconds", "steps", "peak"}.
 
-A worker keeps to one thread and to one core.
+A worker keeps to one thread and to one core, or to as many as SUPERPOSE_THREADS says.
 """
 
 import json
@@ -137,7 +137,8 @@ def serve(train: Train) -> None:
     """Answer until the input ends."""
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        cores = sorted(os.sched_getaffinity(0))[-int(os.environ.get("SUPERPOSE_THREADS", "1")) :]
+        os.sched_setaffinity(0, cores)
     desk = Desk()
     request = desk.request()
     while request:

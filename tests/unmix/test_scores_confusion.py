@@ -68,6 +68,28 @@ def test_absorption_in_half_of_the_samples_is_one_half():
     assert (row["rate_low"], row["rate_high"]) == pytest.approx((exact.low, exact.high))
 
 
+def test_resampled_samples_give_absorption_the_interval_of_its_counts():
+    f = hierarchy()
+    f[:, 2:] *= f[:, 1:2]
+    sae = dictionary([[1.0, -0.5, -0.5], [0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    found = confusion(sae, AXES, f, f, np.array([[0, 1]]))
+    exact = proportion_interval(int(f[:, 2].sum()), int(f[:, 1].sum()))
+    interval = found.sample_interval("absorption")
+    assert interval.estimate == pytest.approx(exact.estimate)
+    third = (exact.high - exact.low) / 6
+    assert interval.low == pytest.approx(exact.low, abs=third)
+    assert interval.high == pytest.approx(exact.high, abs=third)
+    assert found.sample_interval("absorption") == interval
+
+
+def test_what_no_sample_can_change_has_no_width_and_what_cannot_be_judged_none():
+    f = hierarchy()
+    found = confusion(absorbing(1.0), AXES, f, f)
+    interval = found.sample_interval("absorption", resamples=20)
+    assert (interval.low, interval.estimate, interval.high) == (1.0, 1.0, 1.0)
+    assert np.isnan(found.sample_interval("hedging", resamples=5).estimate)
+
+
 def test_a_parent_without_a_latent_cannot_be_absorbed():
     f = hierarchy()
     sae = dictionary(AXES[1:], AXES[1:])

@@ -1,7 +1,7 @@
 """The confusion map: which latents say which features, and what goes wrong between them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,12 +41,64 @@ class Confusion:
     splitting: pa.Table
     merging: pa.Table
     hedging: pa.Table
+    judge: "Judge" = field(repr=False)
 
     def interval(self, name: str) -> Interval:
         """Mean of a score over the runs with its 95 % interval."""
+        return mean_interval(self._known("interval", name))
+
+    def sample_interval(self, name: str, resamples: int = 200) -> Interval:
+        """Mean of a score over the runs with its 95 % interval under resampling of the samples.
+
+        It says how sure the samples make the score of these runs, not how others would do. The
+        bootstrap draws blocks of consecutive samples, at most 64 of them, and judges each of the
+        `resamples` anew, for the same pairs of parent and child. A score that counts features
+        beyond a threshold moves in steps, and may be at the end of its interval. NaN where there
+        is no case to judge.
+        """
+        known = np.isfinite(values := self._known("sample_interval", name))
+        replicas = [_mean(each[np.isfinite(each)]) for each in self.judge.replicas(name, resamples)]
+        low, high = np.nanquantile(replicas, [0.025, 0.975]) if known.any() else (np.nan, np.nan)
+        return Interval(_mean(values[known]), float(low), float(high))
+
+    def _known(self, call: str, name: str) -> Float[np.ndarray, " runs"]:
         if name not in self.scores:
-            raise ValueError(f"interval({name!r}): the scores are {', '.join(self.scores)}")
-        return mean_interval(self.scores[name])
+            raise ValueError(f"{call}({name!r}): the scores are {', '.join(self.scores)}")
+        return self.scores[name]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judge:
+    """What the rules look at: a dictionary, the truth, and both on some samples."""
+
+    sae: Dictionary
+    truth: Float[Tensor, "k d_in"]
+    found: Evidence
+    pairs: Int[np.ndarray, "pairs 2"]
+    rules: Rules
+
+    def runs(self) -> Iterator[Comparison]:
+        """Each run beside the truth."""
+        unit = torch.nn.functional.normalize(self.truth.double(), dim=-1).float().numpy()
+        directions = self.sae.directions.detach().cpu().float()
+        directions = directions.reshape(-1, *directions.shape[-2:]).numpy()
+        for own, latents in zip(directions, self.found.latents, strict=True):
+            cosine = unit @ own.T
+            yield Comparison(unit, cosine, assign(cosine), self.found.known, latents, self.rules)
+
+    def replicas(self, name: str, resamples: int) -> Float[np.ndarray, "resamples runs"]:
+        """A score of each run under resampling of the blocks of samples."""
+        bounds, rng = self.found.summing.indptr, np.random.default_rng(0)
+        number = len(bounds) - 1
+        drawn = rng.integers(number, size=(resamples, number))
+        rows = [np.concatenate([np.arange(*bounds[b : b + 2]) for b in draw]) for draw in drawn]
+        scores = np.empty((resamples, len(self.found.latents)))
+        for at, run in enumerate(self.runs()):
+            for draw, those in enumerate(rows):
+                features, latents = Rows(run.features[those]), Rows(run.latents[those])
+                again = replace(run, features=features, latents=latents)
+                scores[draw, at] = _scores(again, _judged(again, self.pairs))[name]
+        return scores
 
 
 def confusion(
@@ -93,16 +145,19 @@ def confusion(
     rules = rules or Rules()
     found = Evidence.of(sae, x, active, len(W))
     pairs = nested(found.known, rules.least) if pairs is None else _known(pairs, len(W))
+    judge = Judge(sae, W, found, pairs, rules)
     judged: dict[str, list[list[Row]]] = {name: [] for name in _SCHEMAS}
     scores: list[dict[str, float]] = []
-    for run in _runs(sae, W, found, rules):
+    for run in judge.runs():
         each = _judged(run, pairs)
         for name, rows in each.items():
             judged[name].append(rows)
         scores.append(_scores(run, each))
     tables = {name: _table(rows, _SCHEMAS[name]) for name, rows in judged.items()}
     return Confusion(
-        {name: np.array([score[name] for score in scores]) for name in scores[0]}, **tables
+        {name: np.array([score[name] for score in scores]) for name in scores[0]},
+        judge=judge,
+        **tables,
     )
 
 
@@ -113,17 +168,6 @@ def _known(pairs: Int[np.ndarray, "pairs 2"], k: int) -> Int[np.ndarray, "pairs 
             f"from {pairs.min()} to {pairs.max()}"
         )
     return pairs
-
-
-def _runs(
-    sae: Dictionary, truth: Float[Tensor, "k d_in"], found: Evidence, rules: Rules
-) -> Iterator[Comparison]:
-    unit = torch.nn.functional.normalize(truth.detach().cpu().double(), dim=-1).float().numpy()
-    directions = sae.directions.detach().cpu().float()
-    directions = directions.reshape(-1, *directions.shape[-2:]).numpy()
-    for own, latents in zip(directions, found.latents, strict=True):
-        cosine = unit @ own.T
-        yield Comparison(unit, cosine, assign(cosine), found.known, latents, rules)
 
 
 def _judged(run: Comparison, pairs: Int[np.ndarray, "pairs 2"]) -> dict[str, list[Row]]:

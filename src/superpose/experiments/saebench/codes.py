@@ -1,10 +1,8 @@
 """The codes of the bench by name, each for a width and a wanted number of active latents."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
 
 from superpose.truth import Mixture
 from superpose.unmix import (
@@ -37,8 +35,8 @@ PRICED: Mapping[str, Callable[[int, float], Code]] = {
 
 CODES = ("L1", "TopK", "BatchTopK", "JumpReLU", "Gated", "Matryoshka", "MatchingPursuit")
 
-_PRICES = tuple(np.geomspace(0.01, 1.0, 7).tolist())
-_PILOT = 1 / 5
+_PRICES = tuple(np.geomspace(0.01, 3.0, 9).tolist())
+_CLOSER = (0.8, 1.0, 1.25)
 _SCORED = 4_096
 
 
@@ -51,30 +49,35 @@ def codes_for(
 ) -> list[Code]:
     """One code for each wanted number of active latents, of a training and its seed.
 
-    A price is found by a pilot: seven prices from 0.01 to 1, trained on a fifth of the samples,
-    and the logarithm of the price is interpolated in that of the measured L0. Beyond the pilot's
-    range the nearest price is taken; what came out is measured in the end.
+    A price is found by a pilot: nine prices from 0.01 to 3, each trained to the end (what a price
+    leaves active falls for as long as training lasts), then three around each of those that the
+    first nine say. The logarithm of the price is interpolated in that of the measured L0. Beyond
+    the pilot's range the nearest price is taken; what came out is measured in the end.
     """
     if name in DIRECT:
         return [DIRECT[name](d_sae, wanted) for wanted in l0]
     training, seed = recipe
-    pilot = replace(training, samples=max(1, int(training.samples * _PILOT)))
-    ladder = [PRICED[name](d_sae, price) for price in _PRICES]
-    stacks = unmix(world, ladder, pilot, seeds=1, seed=seed)
     x = world.sample(_SCORED, seed).x
-    found = np.array([float((sae[0].encode(x) > 0).sum(-1).double().mean()) for sae in stacks])
-    return [PRICED[name](d_sae, price) for price in prices(np.array(_PRICES), found, l0)]
+
+    def active(tried: list[float]) -> list[float]:
+        ladder = [PRICED[name](d_sae, price) for price in tried]
+        stacks = unmix(world, ladder, training, seeds=1, seed=seed)
+        return [float((sae[0].encode(x) > 0).sum(-1).double().mean()) for sae in stacks]
+
+    tried, found = list(_PRICES), active(list(_PRICES))
+    closer = [price * step for price in prices(tried, found, l0) for step in _CLOSER]
+    chosen = prices(tried + closer, found + active(closer), l0)
+    return [PRICED[name](d_sae, price) for price in chosen]
 
 
-def prices(
-    tried: Float[np.ndarray, " prices"], found: Float[np.ndarray, " prices"], l0: Sequence[float]
-) -> list[float]:
-    """The price of each wanted L0, from those found at some prices that rise.
+def prices(tried: Sequence[float], found: Sequence[float], l0: Sequence[float]) -> list[float]:
+    """The price of each wanted L0, from those found at some prices.
 
-    >>> [round(price, 3) for price in prices(np.array([0.1, 1.0]), np.array([8.0, 2.0]), [4.0])]
+    >>> [round(price, 3) for price in prices([0.1, 1.0], [8.0, 2.0], [4.0])]
     [0.316]
     """
+    order = np.argsort(tried)
     # A higher price leaves no more latents active; where noise says so, the least so far counts.
-    falling = np.minimum.accumulate(np.maximum(found, 1e-3))
-    level = np.interp(np.log(l0), np.log(falling[::-1]), np.log(tried[::-1]))
+    falling = np.minimum.accumulate(np.maximum(np.array(found)[order], 1e-3))
+    level = np.interp(np.log(l0), np.log(falling[::-1]), np.log(np.array(tried)[order][::-1]))
     return np.exp(level).tolist()
