@@ -188,8 +188,8 @@ def test_what_could_not_be_measured_is_left_out_and_counted():
 
 
 def test_prices_are_interpolated_between_those_tried():
-    tried, found = np.array([0.01, 0.1, 1.0]), np.array([16.0, 4.0, 1.0])
-    assert codes.prices(tried, found, [16.0, 4.0, 1.0]) == pytest.approx(tried.tolist())
+    tried, found = [0.01, 0.1, 1.0], [16.0, 4.0, 1.0]
+    assert codes.prices(tried, found, [16.0, 4.0, 1.0]) == pytest.approx(tried)
     assert codes.prices(tried, found, [100.0, 0.01]) == pytest.approx([0.01, 1.0])
     assert codes.prices(tried, found, [8.0])[0] == pytest.approx(10**-1.5)
 

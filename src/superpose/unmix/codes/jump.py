@@ -83,5 +83,6 @@ class JumpReLU(Code):
             return ""
         return (
             f"{l0:.3g} latents a sample were active at the end, not l0={self.l0:g}: thresholds "
-            "learn slowly, so train longer, or begin with another l0"
+            f"learn from what is within half a bandwidth ({self.bandwidth:g}) of them alone; raise "
+            "it, or ask for another l0"
         )
