@@ -248,8 +248,11 @@ def test_the_order_of_latents_means_nothing():
         np.testing.assert_allclose(two.scores[name], score, atol=1e-6, err_msg=name)
     assert one.map.num_rows == two.map.num_rows
     assert one.interval("merging").estimate == one.scores["merging"][0]
-    with pytest.raises(ValueError, match="the scores are absorption"):
-        one.interval("hedge")
+    for interval in (one.interval, one.sample_interval):
+        with pytest.raises(ValueError, match="the scores are absorption"):
+            interval("hedge")
+    with pytest.raises(ValueError, match="resamples=0"):
+        one.sample_interval("merging", resamples=0)
 
 
 def test_overlaps_are_those_of_dense_tables():

@@ -54,8 +54,10 @@ class Confusion:
         bootstrap draws blocks of consecutive samples, at most 64 of them, and judges each of the
         `resamples` anew, for the same pairs of parent and child. A score that counts features
         beyond a threshold moves in steps, and may be at the end of its interval. NaN where there
-        is no case to judge.
+        is no case to judge. Raises ValueError for another score, and for fewer than 2 resamples.
         """
+        if not isinstance(resamples, int | np.integer) or resamples < 2:
+            raise ValueError(f"sample_interval(resamples={resamples!r}): draw at least 2, or 200")
         known = np.isfinite(values := self._known("sample_interval", name))
         replicas = [_mean(each[np.isfinite(each)]) for each in self.judge.replicas(name, resamples)]
         low, high = np.nanquantile(replicas, [0.025, 0.975]) if known.any() else (np.nan, np.nan)

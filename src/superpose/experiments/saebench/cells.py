@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from superpose import records
-from superpose.experiments.saebench.codes import codes_for
+from superpose.experiments.saebench.codes import codes_for, pilots
 from superpose.experiments.saebench.scores import head, scored
 from superpose.experiments.saebench.worlds import WORLDS
 from superpose.truth import Mixture
@@ -33,6 +33,7 @@ BASELINES = "baselines"
 ORACLE = "oracle"
 _FITTED = 8_192  # samples that the baselines are fitted to
 _SOLVED = 2_000
+_TOLD = 100  # a training's part of the progress that is told
 _HELD = 2**31  # seeds of the samples that are scored lie beyond those of training
 
 Progress = Callable[[int, int], None]
@@ -121,8 +122,22 @@ Entries = list[tuple[str, float | None, str, Dictionary]]
 def _trained(
     cell: Cell, world: Mixture, d_sae: int, l0: Sequence[float], progress: Progress | None
 ) -> Entries:
-    codes = codes_for(cell.code, world, d_sae, l0, (cell.training, cell.seed))
-    stacks = unmix(world, codes, cell.training, seeds=1, seed=cell.seed, progress=progress)
+    before = pilots(cell.code, len(l0))
+    trainings = before + len(l0)
+
+    def hear(done: float) -> None:
+        if progress is not None:
+            progress(round(_TOLD * done), _TOLD * trainings)
+
+    codes = codes_for(cell.code, world, d_sae, l0, (cell.training, cell.seed), hear)
+    stacks = unmix(
+        world,
+        codes,
+        cell.training,
+        seeds=1,
+        seed=cell.seed,
+        progress=lambda done, total: hear(before + len(l0) * done / total),
+    )
     return [
         (cell.code, level, str(code), stack)
         for level, code, stack in zip(l0, codes, stacks, strict=True)

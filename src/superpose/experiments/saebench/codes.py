@@ -44,10 +44,22 @@ def _whole(l0: float) -> int:
     return max(1, round(l0))
 
 
+def pilots(name: str, levels: int) -> int:
+    """How many trainings it takes to find the codes of so many wanted numbers."""
+    return 0 if name in DIRECT else len(_PRICES) + levels * len(_CLOSER)
+
+
 def codes_for(
-    name: str, world: Mixture, d_sae: int, l0: Sequence[float], recipe: tuple[SAETraining, int]
+    name: str,
+    world: Mixture,
+    d_sae: int,
+    l0: Sequence[float],
+    recipe: tuple[SAETraining, int],
+    tell: Callable[[int], None],
 ) -> list[Code]:
     """One code for each wanted number of active latents, of a training and its seed.
+
+    `tell` hears how many of the `pilots` are done.
 
     A price is found by a pilot: nine prices from 0.01 to 3, each trained to the end (what a price
     leaves active falls for as long as training lasts), then three around each of those that the
@@ -59,14 +71,15 @@ def codes_for(
     training, seed = recipe
     x = world.sample(_SCORED, seed).x
 
-    def active(tried: list[float]) -> list[float]:
+    def active(tried: list[float], before: int) -> list[float]:
         ladder = [PRICED[name](d_sae, price) for price in tried]
         stacks = unmix(world, ladder, training, seeds=1, seed=seed)
+        tell(before + len(tried))
         return [float((sae[0].encode(x) > 0).sum(-1).double().mean()) for sae in stacks]
 
-    tried, found = list(_PRICES), active(list(_PRICES))
+    tried, found = list(_PRICES), active(list(_PRICES), 0)
     closer = [price * step for price in prices(tried, found, l0) for step in _CLOSER]
-    chosen = prices(tried + closer, found + active(closer), l0)
+    chosen = prices(tried + closer, found + active(closer, len(tried)), l0)
     return [PRICED[name](d_sae, price) for price in chosen]
 
 
