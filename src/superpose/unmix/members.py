@@ -20,6 +20,7 @@ from superpose.unmix.weights import Layout, Weights, aligned
 _MEMORY = 0.01  # weight of the newest smallest kept value in its running mean
 _CPU = torch.device("cpu")
 DIVERGED = "the loss is not finite: the training diverged; lower lr"
+_FEW = 256  # samples whose latents are looked at together when latents are revived
 _FIRST = 1024  # samples of the first batch that tell how long the encoder's rows begin
 COLUMNS = ("step", "loss", "l0", "explained_variance", "dead", "rate")
 
@@ -137,9 +138,11 @@ class Member:
         Samples are drawn in proportion to their squared error to the power two, and the latent
         takes the direction of what the others left of its sample.
         """
-        parts = self.layout.views(torch.as_tensor(self.theta))
-        nobody = torch.zeros(len(lost), dtype=torch.bool, device=x.device)
-        error = self.code.objective(self.layout.assemble(parts), x, target, nobody).error
+        parts, weights = self.layout.views(torch.as_tensor(self.theta)), self.weights(x.device)
+        # As in use, some samples at a time, which stay in cache.
+        pieces = zip(x.split(_FEW), target.split(_FEW), strict=True)
+        errors = [y - weights.decode(self.code.latents(weights, part)) for part, y in pieces]
+        error = torch.cat(errors)
         weight = ((error.double() ** 2).sum(-1) ** 2).cpu().numpy()
         if not 0.0 < weight.sum() < np.inf:
             return
@@ -169,9 +172,9 @@ class Member:
             return self.advice
         return self.code.advice(self.rows[-1][COLUMNS.index("l0")])
 
-    def weights(self) -> Weights:
+    def weights(self, device: torch.device = _CPU) -> Weights:
         """The trained weights in the units of training, with the vectors that the code keeps."""
-        trained = self.layout.weights(torch.as_tensor(self.theta).clone().cpu())
+        trained = self.layout.weights(torch.as_tensor(self.theta).clone().to(device))
         extra = self.code.finished(trained.extra, 0.0 if isnan(self.threshold) else self.threshold)
         return Weights(
             trained.W_enc,
