@@ -32,7 +32,9 @@ class Confusion:
     features that are split; `merging`, the share of living latents that merge features;
     `hedging`, the share of pairs of a found and a missing correlated feature in which the latent
     of the one has a trace of the other, and `hedging_component`, the mean component, which chance
-    does not raise. `map` has one row a run, feature and latent that have to do with one another.
+    does not raise. `judge` holds what
+    they were judged by, dictionary and sparse rows. `map` has one row a run, feature and latent
+    that have to do with one another.
     """
 
     scores: dict[str, Float[np.ndarray, " runs"]]
@@ -52,15 +54,21 @@ class Confusion:
 
         It says how sure the samples make the score of these runs, not how others would do. The
         bootstrap draws blocks of consecutive samples, at most 64 of them, and judges each of the
-        `resamples` anew, for the same pairs of parent and child. A score that counts features
-        beyond a threshold moves in steps, and may be at the end of its interval. NaN where there
-        is no case to judge. Raises ValueError for another score, and for fewer than 2 resamples.
+        `resamples` anew, for the same pairs of parent and child; those without a case are left
+        out. Scores that count what lies beyond a threshold move in steps, and with few samples
+        chance cases enter: above all that of hedging may then lie beside the score itself. It
+        costs what judging does, `resamples` times. NaN where there is no case to judge. Raises
+        ValueError for another score, and for fewer than 2 resamples.
         """
         if not isinstance(resamples, int | np.integer) or resamples < 2:
-            raise ValueError(f"sample_interval(resamples={resamples!r}): draw at least 2, or 200")
+            raise ValueError(
+                f"sample_interval(resamples={resamples!r}): a whole number of at least 2, say 200"
+            )
         known = np.isfinite(values := self._known("sample_interval", name))
         replicas = [_mean(each[np.isfinite(each)]) for each in self.judge.replicas(name, resamples)]
-        low, high = np.nanquantile(replicas, [0.025, 0.975]) if known.any() else (np.nan, np.nan)
+        if not (known.any() and np.isfinite(replicas).any()):
+            return Interval(_mean(values[known]), np.nan, np.nan)
+        low, high = np.nanquantile(replicas, [0.025, 0.975])
         return Interval(_mean(values[known]), float(low), float(high))
 
     def _known(self, call: str, name: str) -> Float[np.ndarray, " runs"]:
@@ -93,10 +101,10 @@ class Judge:
         bounds, rng = self.found.summing.indptr, np.random.default_rng(0)
         number = len(bounds) - 1
         drawn = rng.integers(number, size=(resamples, number))
-        rows = [np.concatenate([np.arange(*bounds[b : b + 2]) for b in draw]) for draw in drawn]
         scores = np.empty((resamples, len(self.found.latents)))
         for at, run in enumerate(self.runs()):
-            for draw, those in enumerate(rows):
+            for draw, chosen in enumerate(drawn):
+                those = np.concatenate([np.arange(*bounds[b : b + 2]) for b in chosen])
                 features, latents = Rows(run.features[those]), Rows(run.latents[those])
                 again = replace(run, features=features, latents=latents)
                 scores[draw, at] = _scores(again, _judged(again, self.pairs))[name]

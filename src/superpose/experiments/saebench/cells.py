@@ -33,6 +33,7 @@ BASELINES = "baselines"
 ORACLE = "oracle"
 _FITTED = 8_192  # samples that the baselines are fitted to
 _SOLVED = 2_000
+_WAY = 2  # raised whenever equal cells would have other scores than before
 _TOLD = 100  # a training's part of the progress that is told
 _HELD = 2**31  # seeds of the samples that are scored lie beyond those of training
 
@@ -65,8 +66,10 @@ class Cell:
         return SAETraining(samples=self.samples, batch=self.batch, lr=self.lr, dead_after=silent)
 
     def made_from(self) -> dict[str, Any]:
-        """The same as plain data."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        """The same as plain data, and in which way cells are made."""
+        return {"way": _WAY} | {
+            name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()
+        }
 
 
 def measure(

@@ -83,6 +83,6 @@ class JumpReLU(Code):
             return ""
         return (
             f"{l0:.3g} latents a sample were active at the end, not l0={self.l0:g}: thresholds "
-            f"learn from what is within half a bandwidth ({self.bandwidth:g}) of them alone; raise "
-            "it, or ask for another l0"
+            f"learn only from pre-activations within {self.bandwidth / 2:g} of them; a larger "
+            "bandwidth may come nearer, or ask for another l0"
         )
